@@ -1,0 +1,1 @@
+"""The frozen multilingual E5: resolve weights, tokenise, encode sections."""

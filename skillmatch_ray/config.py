@@ -1,0 +1,227 @@
+"""One typed configuration for the command line, the jobs and Serve."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from skillmatch_ray.backbone.resolve import EMBEDDED_NAME
+from skillmatch_ray.documents import SECTION_TYPES
+from skillmatch_ray.errors import ConfigError
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class BackboneSettings(Settings):
+    """The frozen encoder of sections."""
+
+    name: str = Field(EMBEDDED_NAME, description="embedded:..., a local directory or a hub name")
+    max_section_tokens: int = Field(128, ge=4, le=512, description="tokens kept of one section, specials included")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 on GPUs and on CPUs with AMX or AVX512-BF16, else float32"
+    )
+    token_budget: int = Field(4096, ge=64, description="padded tokens of one forward pass")
+    project_prefix: str = "query: "
+    freelancer_prefix: str = "passage: "
+
+
+class ModelSettings(Settings):
+    """The towers: section-type embeddings, transformer head, pooling (paper, section on the model)."""
+
+    layers: int = Field(4, ge=0)
+    heads: int = Field(12, ge=1)
+    ffn: int | None = Field(None, ge=1, description="width of the feed-forward; None: 4 x the backbone's")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    shared_towers: bool = False
+    section_types: tuple[str, ...] = Field(SECTION_TYPES, description="order is part of the model")
+    max_document_tokens: int = Field(512, ge=8)
+    pooling: Literal["weighted", "attention"] = "weighted"
+    alpha: float = Field(1.0, ge=0, description="token weight = 1 / section length ** alpha; 0 = plain mean")
+    learned_section_weights: bool = True
+
+
+class TrainingSettings(Settings):
+    """The contrastive training of the head."""
+
+    steps: int = Field(90, ge=1)
+    projects_per_step: int = Field(48, ge=2, description="over all workers")
+    positives_per_project: int = Field(1, ge=1)
+    negatives_per_project: int = Field(1, ge=0, description="stated negatives drawn from the history")
+    groups_per_step: int = Field(4, ge=1, description="job categories that one batch is drawn from; few = hard")
+    loss: dict[str, dict[str, Any]] = Field({"infonce": {}}, description="loss name -> arguments (weight among them)")
+    weak_negative_weight: float = Field(1.0, ge=0)
+    learning_rate: float = Field(3e-4, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_share: float = Field(0.1, ge=0, le=1)
+    section_dropout: float = Field(0.0, ge=0, lt=1, description="share of sections hidden from a document")
+    gradient_clip: float = Field(1.0, gt=0)
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    workers: int = Field(1, ge=1)
+    cpus_per_worker: float = Field(1.0, gt=0)
+    threads_per_worker: int | None = Field(None, ge=1, description="None: the cores of the machine / workers")
+    use_gpu: bool = False
+    validation_share: float = Field(0.1, ge=0, lt=1, description="latest projects kept for validation")
+    validate_every: int = Field(30, ge=1)
+    checkpoint_every: int = Field(30, ge=1)
+    patience: int | None = Field(None, ge=1, description="validations without gain before stopping")
+
+
+class EncodeSettings(Settings):
+    """Documents to vectors with Ray Data."""
+
+    workers: int = Field(1, ge=1)
+    cpus_per_worker: float = Field(1.0, gt=0)
+    gpus_per_worker: float = Field(0.0, ge=0)
+    threads_per_worker: int | None = Field(None, ge=1)
+    rows_per_block: int = Field(256, ge=1)
+
+
+class MilvusSettings(Settings):
+    """Where vectors are searched."""
+
+    uri: str | None = Field(None, description="None: Milvus Lite in the workspace; http://...: a server")
+    token_env: str = Field("MILVUS_TOKEN", description="environment variable that holds the server's token")
+    m: int = Field(16, ge=2)
+    ef_construction: int = Field(200, ge=8)
+    ef: int = Field(128, ge=8)
+    timeout_s: float = Field(10.0, gt=0)
+
+
+class RaySettings(Settings):
+    """How to reach or start Ray."""
+
+    address: str | None = Field(None, description="None: $RAY_ADDRESS, else a local Ray is started")
+    num_cpus: int | None = Field(
+        None, ge=1, description="logical CPUs of a local Ray; None: twice the cores, 4 at least"
+    )
+    object_store_mb: int = Field(512, ge=100)
+
+
+class DatasetSettings(Settings):
+    """How much bad data is borne."""
+
+    max_bad_share: float = Field(0.05, ge=0, le=1, description="share of bad rows above which a job stops")
+
+
+class SampleSettings(Settings):
+    """The built-in dataset generator."""
+
+    freelancers: int = Field(1600, ge=1)
+    projects: int = Field(900, ge=1)
+    label_noise: float = Field(0.03, ge=0, le=1, description="share of outcomes that contradict the skills")
+    taxonomy: Path | None = Field(None, description="directory of another taxonomy in Parquet")
+
+
+class ServingSettings(Settings):
+    """The HTTP service."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+    top_k: int = Field(10, ge=1, le=1000)
+    max_batch_size: int = Field(16, ge=1)
+    batch_wait_ms: float = Field(2.0, ge=0)
+    max_ongoing_requests: int = Field(64, ge=1)
+    max_queued_requests: int = Field(128, ge=0)
+    request_timeout_s: float = Field(10.0, gt=0)
+    max_body_kb: int = Field(1024, ge=1)
+    encoder_replicas: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _limits_fit(self) -> ServingSettings:
+        if self.max_ongoing_requests < 2 * self.max_batch_size:
+            raise ValueError(
+                f"serving.max_ongoing_requests ({self.max_ongoing_requests}) must be at least twice "
+                f"serving.max_batch_size ({self.max_batch_size}), or batches never fill"
+            )
+        return self
+
+
+class Config(Settings):
+    """Everything, with its defaults."""
+
+    seed: int = Field(0, ge=0)
+    workspace: Path = Path("workspace")
+    dataset: DatasetSettings = DatasetSettings()
+    sample: SampleSettings = SampleSettings()
+    backbone: BackboneSettings = BackboneSettings()
+    model: ModelSettings = ModelSettings()
+    training: TrainingSettings = TrainingSettings()
+    encode: EncodeSettings = EncodeSettings()
+    milvus: MilvusSettings = MilvusSettings()
+    serving: ServingSettings = ServingSettings()
+    ray: RaySettings = RaySettings()
+
+
+def load_config(path: Path | None = None, overrides: Sequence[str] = (), base: dict[str, Any] | None = None) -> Config:
+    """Defaults, then `base`, then the YAML file, then `key.path=value` overrides, last one wins.
+
+    Raises:
+        ConfigError: for a missing file, an unknown key (names the nearest known one) or a bad value.
+    """
+    values: dict[str, Any] = {}
+    _merge(values, base or {})
+    if path is not None:
+        _merge(values, _read_yaml(path))
+    for override in overrides:
+        _merge(values, _parse_override(override))
+    try:
+        return Config.model_validate(values)
+    except ValidationError as e:
+        raise ConfigError("\n".join(_explain(error) for error in e.errors())) from e
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError as e:
+        raise ConfigError(f"configuration file {path} does not exist") from e
+    except yaml.YAMLError as e:
+        raise ConfigError(f"configuration file {path} is not valid YAML: {e}") from e
+    if not isinstance(values, dict):
+        raise ConfigError(f"configuration file {path} must hold keys and values, not a {type(values).__name__}")
+    return values
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r} must look like section.key=value, as in training.steps=200")
+    value: Any = yaml.safe_load(text)
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def _merge(target: dict[str, Any], source: dict[str, Any]) -> None:
+    for key, value in source.items():
+        if isinstance(value, dict) and isinstance(target.get(key), dict) and key != "loss":
+            _merge(target[key], value)
+        else:
+            target[key] = value
+
+
+def _explain(error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] != "extra_forbidden":
+        return f"{place}: {error['msg']} (given: {error['input']!r})"
+    near = difflib.get_close_matches(str(error["loc"][-1]), _known_keys(error["loc"][:-1]), n=1, cutoff=0.0)
+    return f"unknown key {place!r}: did you mean {'.'.join([*map(str, error['loc'][:-1]), *near])!r}?"
+
+
+def _known_keys(location: Sequence[str | int]) -> list[str]:
+    model: type[BaseModel] = Config
+    for part in location:
+        annotation = model.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

@@ -1,0 +1,35 @@
+"""The errors that a user can do something about; the CLI prints them without a traceback."""
+
+from __future__ import annotations
+
+
+class SkillmatchError(Exception):
+    """Base of every error whose message names the bad value, the place and the next action."""
+
+
+class ConfigError(SkillmatchError):
+    """A configuration value or key that cannot be used."""
+
+
+class DatasetError(SkillmatchError):
+    """A dataset that cannot be used as it stands."""
+
+
+class BackboneError(SkillmatchError):
+    """A backbone that cannot be found or read."""
+
+
+class ModelError(SkillmatchError):
+    """A model directory that cannot be used."""
+
+
+class FingerprintError(SkillmatchError):
+    """Vectors of two embedding spaces met."""
+
+
+class LockedError(SkillmatchError):
+    """A resource that another owner is writing to."""
+
+
+class ReleaseError(SkillmatchError):
+    """An index or a release that cannot be used."""

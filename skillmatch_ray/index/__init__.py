@@ -1,0 +1,1 @@
+"""Milvus: schema, filters, search plan, releases."""

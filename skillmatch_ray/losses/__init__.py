@@ -1,0 +1,1 @@
+"""Contrastive losses over the relation matrix of a batch, one file each."""

@@ -1,0 +1,1 @@
+"""The two towers: head, pooling, save and load."""

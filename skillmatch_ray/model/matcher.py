@@ -1,0 +1,336 @@
+"""The matcher: a frozen backbone and two towers that put projects and freelancers into one space."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from skillmatch_ray.backbone.encoder import Backbone, TokenStates, token_budget_batches
+from skillmatch_ray.config import BackboneSettings, ModelSettings
+from skillmatch_ray.documents import Document, DocumentKind, Freelancer, Project, Section
+from skillmatch_ray.errors import ConfigError, FingerprintError, ModelError
+from skillmatch_ray.files import atomic_directory, hash_json, read_json, write_json
+from skillmatch_ray.model.batch import DocumentBatch, EncodedDocument, collate, section_caps
+from skillmatch_ray.model.tower import Pooled, Tower
+
+Vectors = NDArray[np.float32]
+
+HEAD_TOKEN_BUDGET = 16_384
+"""Padded tokens that a head sees at once when it encodes documents."""
+
+FORMAT_VERSION = 1
+
+
+class Towers(nn.Module):
+    """The trainable part: one tower for each kind of document, or one for both.
+
+    Args:
+        settings: the model's configuration.
+        dim: D of the backbone.
+    """
+
+    def __init__(self, settings: ModelSettings, dim: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.dim = dim
+        self.project = Tower(settings, dim)
+        self.freelancer = self.project if settings.shared_towers else Tower(settings, dim)
+
+    def tower(self, kind: DocumentKind) -> Tower:
+        """The tower of one kind of document."""
+        return self.project if kind == "project" else self.freelancer
+
+    def section_type_ids(self, sections: Iterable[Section]) -> list[int | None]:
+        """Position of each section's type in `settings.section_types`; None for a type the model leaves out."""
+        place = {name: i for i, name in enumerate(self.settings.section_types)}
+        return [place.get(section.type) for section in sections]
+
+    def collate(self, documents: Sequence[EncodedDocument]) -> DocumentBatch:
+        """Pad documents for `tower`."""
+        return collate(documents, self.dim, self.settings.max_document_tokens)
+
+    @torch.no_grad()
+    def encode(self, kind: DocumentKind, documents: Sequence[EncodedDocument]) -> Vectors:
+        """(B, D) float32 vectors of documents, in their order."""
+        vectors = np.zeros((len(documents), self.dim), dtype=np.float32)
+        lengths = np.array([min(d.tokens, self.settings.max_document_tokens) for d in documents], dtype=np.int64)
+        tower = self.tower(kind)
+        for rows in token_budget_batches(lengths, HEAD_TOKEN_BUDGET):
+            batch = self.collate([documents[i] for i in rows])
+            vectors[rows] = tower(batch).cpu().numpy()
+        return vectors
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """The share of one section (or of one skill) of one document in a score.
+
+    Attributes:
+        kind: which document it belongs to.
+        section: position of the section in the document.
+        type: its section type.
+        text: the section's text, or the skill's label.
+        score: its additive share of the score.
+    """
+
+    kind: DocumentKind
+    section: int
+    type: str
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a project and a freelancer have their score.
+
+    Attributes:
+        score: cosine of the two document vectors.
+        project: one entry for each section; they add up to `score`.
+        freelancer: one entry for each section; they add up to `score`.
+        skills: the freelancer's listed skills, highest share first.
+    """
+
+    score: float
+    project: list[Contribution]
+    freelancer: list[Contribution]
+    skills: list[Contribution]
+
+
+class Matcher:
+    """Encodes documents to vectors whose dot product is their match.
+
+    Args:
+        backbone: the frozen encoder.
+        towers: the trainable part.
+    """
+
+    def __init__(self, backbone: Backbone, towers: Towers) -> None:
+        self.backbone = backbone
+        self.towers = towers.to(backbone.device).eval()
+
+    @classmethod
+    def untrained(cls, backbone: Backbone, settings: ModelSettings) -> Matcher:
+        """A matcher that equals weighted pooling of the backbone's tokens.
+
+        Raises:
+            ConfigError: if a section type is named twice or a value does not fit the backbone.
+        """
+        if len(set(settings.section_types)) < len(settings.section_types):
+            raise ConfigError(f"model.section_types names a type twice: {list(settings.section_types)}")
+        return cls(backbone, Towers(settings, backbone.dim))
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the embedding space: backbone, tokenisation, configuration and weights."""
+        return space_fingerprint(self.backbone.fingerprint, self.backbone.settings, self.towers)
+
+    def encode_projects(self, projects: Sequence[Project]) -> Vectors:
+        """(n, D) float32 vectors, L2-normalised."""
+        return self.encode("project", projects)
+
+    def encode_freelancers(self, freelancers: Sequence[Freelancer]) -> Vectors:
+        """(n, D) float32 vectors, L2-normalised."""
+        return self.encode("freelancer", freelancers)
+
+    def encode(self, kind: DocumentKind, documents: Sequence[Document]) -> Vectors:
+        """(n, D) float32 vectors of documents of one kind, in their order."""
+        return self.towers.encode(kind, self.token_states(kind, documents))
+
+    def token_states(self, kind: DocumentKind, documents: Sequence[Document]) -> list[EncodedDocument]:
+        """Backbone output of the sections that the model reads, document by document."""
+        sections = [_known(self.towers, document.sections()) for document in documents]
+        texts = [self.prefix(kind) + section.text for kept in sections for _, section in kept]
+        states = self.backbone.encode(texts)
+        return assemble([[type_id for type_id, _ in kept] for kept in sections], states)
+
+    def prefix(self, kind: DocumentKind) -> str:
+        """What E5 wants before a text of this kind."""
+        return section_prefix(kind, self.backbone.settings)
+
+    def explain(self, project: Project, freelancer: Freelancer) -> Explanation:
+        """Split the score into shares of sections, exactly: pooling is linear in the tokens.
+
+        For both documents the shares add up to the score (to float32 rounding).
+        """
+        pooled_p, pooled_f = self._pool("project", project), self._pool("freelancer", freelancer)
+        score = float(pooled_p.vectors[0] @ pooled_f.vectors[0])
+        tokens_p = _token_scores(pooled_p, pooled_f)
+        tokens_f = _token_scores(pooled_f, pooled_p)
+        return Explanation(
+            score=score,
+            project=self._section_shares("project", project, tokens_p),
+            freelancer=self._section_shares("freelancer", freelancer, tokens_f),
+            skills=self._skill_shares(freelancer, tokens_f),
+        )
+
+    @torch.no_grad()
+    def _pool(self, kind: DocumentKind, document: Document) -> Pooled:
+        batch = self.towers.collate(self.token_states(kind, [document]))
+        return self.towers.tower(kind).pool(batch, contributions=True)
+
+    def _section_bounds(self, kind: DocumentKind, document: Document) -> list[tuple[int, Section, int, int]]:
+        """(position, section, first token, end) of each section that the model reads, as collated."""
+        kept = [(i, s) for i, s in enumerate(document.sections()) if s.type in self.towers.settings.section_types]
+        texts = [self.prefix(kind) + section.text for _, section in kept]
+        lengths = [len(ids) for ids in self.backbone.tokenize(texts)]
+        caps = section_caps(lengths, self.towers.settings.max_document_tokens)
+        ends = np.cumsum(caps).tolist()
+        return [(i, s, end - cap, end) for (i, s), cap, end in zip(kept, caps, ends, strict=True)]
+
+    def _section_shares(
+        self, kind: DocumentKind, document: Document, tokens: NDArray[np.float32]
+    ) -> list[Contribution]:
+        return [
+            Contribution(kind, i, section.type, section.text, float(tokens[start:end].sum()))
+            for i, section, start, end in self._section_bounds(kind, document)
+        ]
+
+    def _skill_shares(self, freelancer: Freelancer, tokens: NDArray[np.float32]) -> list[Contribution]:
+        shares: dict[str, Contribution] = {}
+        for i, section, start, end in self._section_bounds("freelancer", freelancer):
+            if section.type not in ("skills", "experience"):
+                continue
+            for label, score in self._label_scores(section, tokens[start:end]):
+                known = shares.get(label.casefold())
+                total = score + (known.score if known else 0.0)
+                shares[label.casefold()] = Contribution("freelancer", i, section.type, label, total)
+        return sorted(shares.values(), key=lambda c: -c.score)
+
+    def _label_scores(self, section: Section, tokens: NDArray[np.float32]) -> list[tuple[str, float]]:
+        """Share of each listed label of a section: the sum over the tokens inside its characters."""
+        prefix = self.prefix("freelancer")
+        spans = self.backbone.token_spans(prefix + section.text)[: len(tokens)]
+        result, at = [], len(prefix) + max(0, section.text.rfind(", ".join(section.labels)))
+        for label in section.labels:
+            end = at + len(label)
+            inside = [t for t, (a, b) in enumerate(spans) if b > a and a < end and b > at]
+            result.append((label, float(tokens[inside].sum())))
+            at = end + 2
+        return result
+
+    def save(self, path: Path, extra: dict[str, Any] | None = None) -> None:
+        """Write the model directory: config.json and model.safetensors, atomically.
+
+        `extra` maps further file names to JSON values or texts (metrics.json, README.md).
+        """
+        with atomic_directory(path) as temporary:
+            save_file(
+                {k: v.contiguous().cpu() for k, v in unshared_state(self.towers).items()},
+                temporary / "model.safetensors",
+            )
+            write_json(temporary / "config.json", self.describe())
+            for name, value in (extra or {}).items():
+                if name.endswith(".json"):
+                    write_json(temporary / name, value)
+                else:
+                    (temporary / name).write_text(value, encoding="utf-8")
+
+    def describe(self) -> dict[str, Any]:
+        """The content of config.json."""
+        return {
+            "format": FORMAT_VERSION,
+            "fingerprint": self.fingerprint,
+            "dim": self.towers.dim,
+            "backbone_fingerprint": self.backbone.fingerprint,
+            "backbone": self.backbone.settings.model_dump(mode="json"),
+            "model": self.towers.settings.model_dump(mode="json"),
+        }
+
+
+def load_matcher(path: Path | str, device: str = "auto", backbone: Backbone | None = None) -> Matcher:
+    """Load a model directory.
+
+    Args:
+        path: the directory that `Matcher.save` wrote.
+        device: where to run it.
+        backbone: one that is loaded already; must be the very one that the model was trained on.
+
+    Raises:
+        ModelError: if the directory is not a model.
+        FingerprintError: if the backbone found is not the one that the model was trained on.
+    """
+    path = Path(path)
+    if not (path / "config.json").is_file():
+        raise ModelError(f"{path} is not a model directory: config.json is missing")
+    config = read_json(path / "config.json")
+    if config.get("format") != FORMAT_VERSION:
+        raise ModelError(f"{path}: format {config.get('format')} is not the known format {FORMAT_VERSION}")
+    backbone = backbone or Backbone.load(BackboneSettings(**config["backbone"]), device)
+    if backbone.fingerprint != config["backbone_fingerprint"]:
+        raise FingerprintError(
+            f"{path} was trained on backbone {config['backbone_fingerprint'][:12]}, but "
+            f"{backbone.settings.name} is {backbone.fingerprint[:12]}: use the original weights, or train again"
+        )
+    towers = Towers(ModelSettings(**config["model"]), backbone.dim)
+    load_unshared_state(towers, load_file(path / "model.safetensors"))
+    return Matcher(backbone, towers)
+
+
+def unshared_state(towers: Towers) -> dict[str, torch.Tensor]:
+    """The weights, each once: a shared tower is stored under "project" only."""
+    skip = "freelancer." if towers.settings.shared_towers else "\0"
+    return {name: value for name, value in towers.state_dict().items() if not name.startswith(skip)}
+
+
+def load_unshared_state(towers: Towers, state: dict[str, torch.Tensor]) -> None:
+    """The inverse of `unshared_state`.
+
+    Raises:
+        ModelError: if names or shapes do not fit the configuration.
+    """
+    if towers.settings.shared_towers:
+        state = state | {"freelancer." + k.removeprefix("project."): v for k, v in state.items()}
+    try:
+        towers.load_state_dict(state)
+    except RuntimeError as e:
+        raise ModelError(f"weights do not fit the model's configuration: {e}") from e
+
+
+def space_fingerprint(backbone_fingerprint: str, backbone: BackboneSettings, towers: Towers) -> str:
+    """SHA-256 (hex) over everything that decides a document vector."""
+    digest = hashlib.sha256()
+    prefixes = [backbone.project_prefix, backbone.freelancer_prefix]
+    settings = towers.settings.model_dump(mode="json", exclude={"dropout"})
+    digest.update(hash_json([backbone_fingerprint, prefixes, settings]).encode())
+    for name, value in sorted(unshared_state(towers).items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def section_prefix(kind: DocumentKind, settings: BackboneSettings) -> str:
+    """The E5 prefix of the sections of one kind of document."""
+    return settings.project_prefix if kind == "project" else settings.freelancer_prefix
+
+
+def assemble(types: Sequence[Sequence[int]], states: TokenStates) -> list[EncodedDocument]:
+    """Group the states of consecutive sections into documents."""
+    documents, at = [], 0
+    for document in types:
+        sections = tuple(states[at + i] for i in range(len(document)))
+        documents.append(EncodedDocument(tuple(document), sections))
+        at += len(document)
+    return documents
+
+
+def _known(towers: Towers, sections: Sequence[Section]) -> list[tuple[int, Section]]:
+    ids = towers.section_type_ids(sections)
+    return [(i, section) for i, section in zip(ids, sections, strict=True) if i is not None]
+
+
+def _token_scores(one: Pooled, other: Pooled) -> NDArray[np.float32]:
+    """(T,) share of each token of `one` in its dot product with `other`."""
+    if one.contributions is None:
+        raise ValueError("pool(contributions=True) is needed for an explanation")
+    scores: NDArray[np.float32] = (one.contributions[0] @ other.vectors[0]).cpu().numpy()
+    return scores

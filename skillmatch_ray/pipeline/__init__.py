@@ -1,0 +1,1 @@
+"""Ray Data: datasets to vectors and token states."""

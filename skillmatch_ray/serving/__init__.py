@@ -1,0 +1,1 @@
+"""Ray Serve: project encoder, retriever, ingress, web page."""

@@ -1,0 +1,1 @@
+"""Ray Train: the loop, batches of relations, checkpoints."""

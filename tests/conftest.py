@@ -1,0 +1,72 @@
+"""Fixtures that every tier shares: a tiny real backbone and one local Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.update(
+    RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled", RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION="0"
+)
+
+import pytest
+import torch
+
+from skillmatch_ray.backbone.embedded import build_tokenizer
+from skillmatch_ray.backbone.encoder import Backbone
+from skillmatch_ray.config import BackboneSettings
+
+TINY_DIM = 32
+
+
+def make_tiny_checkpoint(path: Path, seed: int = 0) -> Path:
+    """A real BertModel, 2 layers, d=32, with a Unigram tokenizer over characters and a few words."""
+    from transformers import BertConfig, BertModel
+
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁"]
+    pieces += [prefix + chr(code) for prefix in ("", "▁") for code in range(33, 127)]
+    pieces += ["▁" + word for word in ("query:", "passage:", "developer", "React", "the", "and", "de", "für")]
+    vocabulary = [(piece, 0.0 if i < 4 else -5.0 - len(piece) * 0.01) for i, piece in enumerate(dict.fromkeys(pieces))]
+    path.mkdir(parents=True, exist_ok=True)
+    build_tokenizer(vocabulary, bos=0, eos=2, unknown=3).save(str(path / "tokenizer.json"))
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=TINY_DIM, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=64, max_position_embeddings=512, pad_token_id=1,
+    )  # fmt: skip
+    BertModel(config, add_pooling_layer=False).save_pretrained(path)
+    (path / "config.json").write_text(json.dumps(config.to_dict(), default=str))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of the tiny checkpoint."""
+    return make_tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint")
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(tiny_checkpoint: Path) -> BackboneSettings:
+    """Settings of the tiny backbone."""
+    return BackboneSettings(name=str(tiny_checkpoint), max_section_tokens=64, token_budget=512, dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tiny_settings: BackboneSettings) -> Backbone:
+    """The tiny backbone, loaded."""
+    return Backbone.load(tiny_settings, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One small local Ray for the whole run."""
+    import ray
+
+    ray.init(
+        num_cpus=4, include_dashboard=False, object_store_memory=300 * 2**20, log_to_driver=False, logging_level="ERROR"
+    )
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    yield
+    ray.shutdown()
