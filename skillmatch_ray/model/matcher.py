@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from skillmatch_ray.backbone.encoder import Backbone, TokenStates, token_budget_batches
 from skillmatch_ray.config import BackboneSettings, ModelSettings
@@ -24,7 +24,7 @@ from skillmatch_ray.model.tower import Pooled, Tower
 
 Vectors = NDArray[np.float32]
 
-HEAD_TOKEN_BUDGET = 16_384
+HEAD_TOKEN_BUDGET = 8_192
 """Padded tokens that a head sees at once when it encodes documents."""
 
 FORMAT_VERSION = 1
@@ -58,15 +58,29 @@ class Towers(nn.Module):
         """Pad documents for `tower`."""
         return collate(documents, self.dim, self.settings.max_document_tokens)
 
+    def embed(self, kind: DocumentKind, documents: Sequence[EncodedDocument]) -> Tensor:
+        """(B, D) float32 vectors of documents, in their order, with gradients.
+
+        Documents of like length go through the head together, so that little of it is padding.
+        """
+        lengths = np.array([min(d.tokens, self.settings.max_document_tokens) for d in documents], dtype=np.int64)
+        batches = list(token_budget_batches(lengths, HEAD_TOKEN_BUDGET))
+        parts = [self.tower(kind)(self.collate([documents[i] for i in rows])) for rows in batches]
+        order = np.argsort(np.concatenate(batches))
+        return torch.cat(parts)[torch.from_numpy(order)]
+
+    def forward(
+        self, projects: Sequence[EncodedDocument], freelancers: Sequence[EncodedDocument]
+    ) -> tuple[Tensor, Tensor]:
+        """(P, D) and (F, D) vectors: one call for both towers, as data-parallel training wants."""
+        return self.embed("project", projects), self.embed("freelancer", freelancers)
+
     @torch.no_grad()
     def encode(self, kind: DocumentKind, documents: Sequence[EncodedDocument]) -> Vectors:
         """(B, D) float32 vectors of documents, in their order."""
-        vectors = np.zeros((len(documents), self.dim), dtype=np.float32)
-        lengths = np.array([min(d.tokens, self.settings.max_document_tokens) for d in documents], dtype=np.int64)
-        tower = self.tower(kind)
-        for rows in token_budget_batches(lengths, HEAD_TOKEN_BUDGET):
-            batch = self.collate([documents[i] for i in rows])
-            vectors[rows] = tower(batch).cpu().numpy()
+        if not documents:
+            return np.zeros((0, self.dim), dtype=np.float32)
+        vectors: Vectors = self.embed(kind, documents).cpu().numpy()
         return vectors
 
 

@@ -1,0 +1,310 @@
+"""`skillmatch train`: the loop on N Ray Train workers, with checkpoints, resume and a finished model directory."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from skillmatch_ray.backbone.encoder import Backbone, pick_device
+from skillmatch_ray.config import Config
+from skillmatch_ray.dataset import Dataset
+from skillmatch_ray.errors import ModelError
+from skillmatch_ray.files import hash_files, hash_json, write_json
+from skillmatch_ray.model.matcher import Matcher, Towers
+from skillmatch_ray.training.card import model_card
+from skillmatch_ray.training.loop import Loop, StepReport
+from skillmatch_ray.training.setup import build_loop, build_model, read_history, state_source, validation_map
+
+METRICS_FILE = "metrics.jsonl"
+CHECKPOINT_FILE = "state.pt"
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a training run tells.
+
+    Attributes:
+        model: the model directory.
+        fingerprint: of the model.
+        steps: done.
+        loss: of the last step.
+        validation_map: best on the validation projects, None without any.
+        seconds: of the whole run; 0 where a finished model was found.
+        reused: whether it was.
+    """
+
+    model: Path
+    fingerprint: str
+    steps: int
+    loss: float
+    validation_map: float | None
+    seconds: float
+    reused: bool = False
+
+
+def train(
+    config: Config,
+    dataset: Dataset,
+    store_dir: Path,
+    model_dir: Path,
+    run_dir: Path,
+    *,
+    progress: Progress = lambda _: None,
+) -> TrainReport:
+    """Train the head on the dataset's interactions and write the model directory.
+
+    A run that was cut off goes on from its last checkpoint; a finished one with the same configuration
+    and data is not repeated. Ray must be running.
+
+    Args:
+        config: model and training settings.
+        dataset: with projects, freelancers and interactions.
+        store_dir: token states of every section of the training documents.
+        model_dir: written at the end.
+        run_dir: checkpoints and metrics.jsonl.
+        progress: called with each new line of metrics.
+
+    Raises:
+        DatasetError: if the history is too small, or a token state is missing.
+        ConfigError: if the settings do not fit together.
+    """
+    key = training_key(config, dataset)
+    done = _finished(model_dir, key)
+    if done:
+        return done
+    started = time.perf_counter()
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with _followed(run_dir / METRICS_FILE, progress):
+        state = _fit(config, dataset, store_dir, run_dir, key)
+    report = _write_model(config, state, model_dir, key, time.perf_counter() - started)
+    write_json(run_dir / "train.json", asdict(report))
+    return report
+
+
+def training_key(config: Config, dataset: Dataset) -> str:
+    """Names a training run: equal keys give equal models."""
+    data = hash_files([part for kind in _tables() for part in dataset.parts(kind)])
+    settings = config.model_dump(mode="json", include={"seed", "backbone", "model", "training"})
+    return hash_json([settings, data])
+
+
+def _tables() -> tuple[Any, ...]:
+    from skillmatch_ray.dataset import FREELANCERS, INTERACTIONS, PROJECTS
+
+    return FREELANCERS, PROJECTS, INTERACTIONS
+
+
+def _finished(model_dir: Path, key: str) -> TrainReport | None:
+    metrics = model_dir / "metrics.json"
+    if not metrics.is_file():
+        return None
+    found = json.loads(metrics.read_text(encoding="utf-8"))
+    if found.get("training_key") != key:
+        return None
+    return TrainReport(
+        model_dir, found["fingerprint"], found["steps"], found["loss"], found["validation_map"], 0.0, reused=True
+    )
+
+
+def _fit(config: Config, dataset: Dataset, store_dir: Path, run_dir: Path, key: str) -> dict[str, Any]:
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    settings = config.training
+    payload = {
+        "config": config.model_dump(mode="json"),
+        "dataset": str(dataset.root.resolve()),
+        "store": str(store_dir.resolve()),
+        "metrics": str((run_dir / METRICS_FILE).resolve()),
+    }
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config=payload,
+        scaling_config=ScalingConfig(
+            num_workers=settings.workers,
+            use_gpu=settings.use_gpu,
+            resources_per_worker={"CPU": settings.cpus_per_worker},
+        ),
+        torch_config=TorchConfig(backend="nccl" if settings.use_gpu else "gloo"),
+        run_config=RunConfig(
+            name=f"head-{key[:12]}",
+            storage_path=str((run_dir / "ray").resolve()),
+            failure_config=FailureConfig(max_failures=3),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    result = trainer.fit()
+    if result.checkpoint is None:
+        raise ModelError(f"training in {run_dir} ended without a checkpoint: see the Ray logs")
+    with result.checkpoint.as_directory() as directory:
+        state: dict[str, Any] = torch.load(Path(directory) / CHECKPOINT_FILE, weights_only=True)
+    return state
+
+
+def train_worker(payload: dict[str, Any]) -> None:
+    """What each Ray Train worker runs."""
+    import ray.train
+    import ray.train.torch
+
+    config = Config.model_validate(payload["config"])
+    settings = config.training
+    device = ray.train.torch.get_device() if settings.use_gpu else torch.device("cpu")
+    context = ray.train.get_context()
+    _set_threads(config, context.get_world_size())
+    history = read_history(Dataset(Path(payload["dataset"])), config)
+    source, dim = state_source(config, Path(payload["store"]))
+    model = ray.train.torch.prepare_model(build_model(config, dim).to(device), move_to_device=False)
+    loop = build_loop(config, history, model, source, device)
+    run = _Run(loop, best_of=lambda towers: validation_map(towers, history, source))
+    _restore(run, ray.train.get_checkpoint())
+    is_first = context.get_world_rank() == 0
+    metrics = Path(payload["metrics"])
+    while not run.finished:
+        run.advance(on_step=lambda step: _log(metrics, asdict(step)) if is_first else None)
+        if is_first and run.validated_now:
+            _log(metrics, {"step": loop.step, "validation_map": run.last})
+        _report(run, is_first)
+
+
+def _set_threads(config: Config, workers: int) -> None:
+    cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    torch.set_num_threads(config.training.threads_per_worker or max(1, cores // workers))
+
+
+class _Run:
+    """A loop cut into stretches that end in a validation or a checkpoint, with the best state kept.
+
+    Args:
+        loop: what trains.
+        best_of: validation figure of towers, higher is better, or None.
+    """
+
+    def __init__(self, loop: Loop, best_of: Callable[[Towers], float | None]) -> None:
+        self.loop = loop
+        self.best_of = best_of
+        self.best: float | None = None
+        self.best_state: dict[str, Any] | None = None
+        self.last: float | None = None
+        self.stale = 0
+        self.loss = float("nan")
+        self.validated_now = False
+
+    @property
+    def finished(self) -> bool:
+        """All steps done, or no gain for `patience` validations."""
+        settings = self.loop.settings
+        return self.loop.step >= settings.steps or (settings.patience is not None and self.stale >= settings.patience)
+
+    def advance(self, on_step: Callable[[StepReport], None]) -> None:
+        """Train to the next validation or checkpoint."""
+        settings, step = self.loop.settings, self.loop.step
+        marks = [every * (step // every + 1) for every in (settings.validate_every, settings.checkpoint_every)]
+
+        def follow(report: StepReport) -> None:
+            self.loss = report.loss
+            on_step(report)
+
+        self.loop.run(min([settings.steps, *marks]), follow)
+        self.validated_now = self.loop.step % settings.validate_every == 0 or self.loop.step >= settings.steps
+        if self.validated_now:
+            self._validate()
+
+    def _validate(self) -> None:
+        towers = self.loop.core.towers.eval()
+        self.last = self.best_of(towers)
+        towers.train()
+        if self.last is None or self.best is None or self.last > self.best:
+            self.best, self.stale = self.last, 0
+            self.best_state = {name: value.clone() for name, value in towers.state_dict().items()}
+        else:
+            self.stale += 1
+
+    def state(self) -> dict[str, Any]:
+        """All that a resume needs."""
+        own = {"best": self.best, "best_state": self.best_state, "stale": self.stale, "loss": self.loss}
+        return {"loop": self.loop.state(), **own}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken."""
+        self.loop.load_state(state["loop"])
+        self.best, self.best_state = state["best"], state["best_state"]
+        self.stale, self.loss = state["stale"], state["loss"]
+
+
+def _restore(run: _Run, checkpoint: Any) -> None:
+    if checkpoint is not None:
+        with checkpoint.as_directory() as directory:
+            run.load_state(torch.load(Path(directory) / CHECKPOINT_FILE, weights_only=True, map_location="cpu"))
+
+
+def _report(run: _Run, is_first: bool) -> None:  # noqa: FBT001
+    import ray.train
+
+    with tempfile.TemporaryDirectory() as directory:
+        checkpoint = None
+        if is_first:
+            torch.save(run.state(), Path(directory) / CHECKPOINT_FILE)
+            checkpoint = ray.train.Checkpoint.from_directory(directory)
+        ray.train.report({"step": run.loop.step, "loss": run.loss}, checkpoint=checkpoint)
+
+
+def _log(path: Path, line: dict[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+@contextmanager
+def _followed(path: Path, progress: Progress) -> Iterator[None]:
+    """Hand each new line of a growing JSON Lines file to `progress`."""
+    path.touch()
+    done = threading.Event()
+
+    def follow() -> None:
+        with path.open(encoding="utf-8") as lines:
+            lines.seek(0, 2)
+            while True:
+                ending = done.is_set()
+                for line in lines:
+                    progress(json.loads(line))
+                if ending:
+                    return
+                done.wait(0.5)
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _write_model(config: Config, state: dict[str, Any], model_dir: Path, key: str, seconds: float) -> TrainReport:
+    backbone = Backbone.load(config.backbone, str(pick_device("cpu")))
+    towers = Towers(config.model, backbone.dim)
+    towers.load_state_dict(state["best_state"])
+    matcher = Matcher(backbone, towers)
+    metrics = {
+        "training_key": key,
+        "fingerprint": matcher.fingerprint,
+        "steps": int(state["loop"]["step"]),
+        "loss": state["loss"],
+        "validation_map": state["best"],
+        "seconds": round(seconds, 1),
+    }
+    matcher.save(model_dir, {"metrics.json": metrics, "README.md": model_card(config, metrics)})
+    return TrainReport(
+        model_dir, matcher.fingerprint, metrics["steps"], state["loss"], state["best"], metrics["seconds"]
+    )
