@@ -11,6 +11,7 @@ os.environ.update(
     RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled", RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION="0"
 )
 
+import numpy as np
 import pytest
 import torch
 
@@ -70,3 +71,76 @@ def ray_session() -> Iterator[None]:
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield
     ray.shutdown()
+
+
+WORDS = (
+    "react",
+    "sql",
+    "docker",
+    "seo",
+    "tax law",
+    "welding",
+    "piano",
+    "budget",
+    "training",
+    "video",
+    "audit",
+    "python",
+)
+CATEGORIES = ("it", "finance", "media")
+
+
+def write_tiny_dataset(root: Path, projects: int = 24, freelancers: int = 48, seed: int = 0) -> Path:
+    """Random small documents; freelancer i suits project j where their first skills agree."""
+    rng = np.random.default_rng(seed)
+    people = [_tiny_freelancer(i, rng) for i in range(freelancers)]
+    briefs = [_tiny_project(j, rng) for j in range(projects)]
+    contacts = [
+        {
+            "project_id": brief["project_id"],
+            "freelancer_id": people[i]["freelancer_id"],
+            "outcome": "selected" if people[i]["skills"][0] == brief["skills"][0] else "company_declined_skills",
+            "happened_at": brief["created_at"],
+        }
+        for brief in briefs
+        for i in rng.choice(freelancers, size=10, replace=False)
+    ]
+    for name, rows in (("freelancers", people), ("projects", briefs), ("interactions", contacts)):
+        lines = (json.dumps(row, ensure_ascii=False) for row in rows)
+        root.mkdir(parents=True, exist_ok=True)
+        (root / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
+
+
+def _some_words(rng: np.random.Generator, least: int, most: int) -> list[str]:
+    return [str(w) for w in rng.choice(WORDS, size=int(rng.integers(least, most + 1)), replace=False)]
+
+
+def _tiny_freelancer(i: int, rng: np.random.Generator) -> dict[str, object]:
+    return {
+        "freelancer_id": f"f{i:03d}",
+        "headline": f"expert {rng.integers(100)}",
+        "skills": _some_words(rng, 2, 5),
+        "description": " ".join(_some_words(rng, 3, 8)) if i % 3 else None,
+        "experiences": [{"title": "work", "skills": _some_words(rng, 1, 3)}] if i % 2 else [],
+        "job_category": str(rng.choice(CATEGORIES)),
+        "language": "en",
+    }
+
+
+def _tiny_project(j: int, rng: np.random.Generator) -> dict[str, object]:
+    return {
+        "project_id": f"p{j:03d}",
+        "title": f"need {rng.integers(100)}",
+        "skills": _some_words(rng, 2, 4),
+        "description": " ".join(_some_words(rng, 2, 6)),
+        "job_category": str(rng.choice(CATEGORIES)),
+        "language": "en",
+        "created_at": f"2025-01-{j % 28 + 1:02d}T00:00:00Z",
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of 24 projects and 48 freelancers with a history."""
+    return write_tiny_dataset(tmp_path_factory.mktemp("tiny_dataset"))

@@ -274,11 +274,7 @@ def load_matcher(path: Path | str, device: str = "auto", backbone: Backbone | No
         FingerprintError: if the backbone found is not the one that the model was trained on.
     """
     path = Path(path)
-    if not (path / "config.json").is_file():
-        raise ModelError(f"{path} is not a model directory: config.json is missing")
-    config = read_json(path / "config.json")
-    if config.get("format") != FORMAT_VERSION:
-        raise ModelError(f"{path}: format {config.get('format')} is not the known format {FORMAT_VERSION}")
+    config = read_model_config(path)
     backbone = backbone or Backbone.load(BackboneSettings(**config["backbone"]), device)
     if backbone.fingerprint != config["backbone_fingerprint"]:
         raise FingerprintError(
@@ -288,6 +284,20 @@ def load_matcher(path: Path | str, device: str = "auto", backbone: Backbone | No
     towers = Towers(ModelSettings(**config["model"]), backbone.dim)
     load_unshared_state(towers, load_file(path / "model.safetensors"))
     return Matcher(backbone, towers)
+
+
+def read_model_config(path: Path) -> dict[str, Any]:
+    """The content of a model directory's config.json.
+
+    Raises:
+        ModelError: if the directory is not a model, or of another format.
+    """
+    if not (path / "config.json").is_file():
+        raise ModelError(f"{path} is not a model directory: config.json is missing")
+    config: dict[str, Any] = read_json(path / "config.json")
+    if config.get("format") != FORMAT_VERSION:
+        raise ModelError(f"{path}: format {config.get('format')} is not the known format {FORMAT_VERSION}")
+    return config
 
 
 def unshared_state(towers: Towers) -> dict[str, torch.Tensor]:

@@ -1,0 +1,251 @@
+"""The command line: one thin verb for each thing that people do."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from skillmatch_ray.config import Config, load_config
+from skillmatch_ray.console import console
+from skillmatch_ray.errors import ConfigError, SkillmatchError
+from skillmatch_ray.files import write_json
+
+app = typer.Typer(
+    name="skillmatch",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Find the freelancers who have the skills: multilingual retrieval on Ray and Milvus.",
+)
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override one setting; may be repeated.")
+]
+ReportOption = Annotated[Path | None, typer.Option("--report", help="Also write the result as JSON here.")]
+WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", "-w", help="Directory that holds everything.")]
+DatasetOption = Annotated[Path, typer.Option("--dataset", "-d", help="Directory of tables.")]
+
+
+def settings(config: Path | None, overrides: list[str] | None, **base: Any) -> Config:
+    """The resolved configuration; options given on the command line win over the file."""
+    given = [
+        f"{key.replace('__', '.')}={json.dumps(str(value) if isinstance(value, Path) else value)}"
+        for key, value in base.items()
+        if value is not None
+    ]
+    return load_config(config, [*given, *(overrides or [])])
+
+
+def finish(report: Path | None, value: Any) -> None:
+    """Write the machine-readable result where one was asked for."""
+    if report is not None:
+        write_json(report, value)
+        console().print(f"report: {report}")
+
+
+@app.command(epilog="Example: skillmatch quickstart --workspace workspace --report report.json")
+def quickstart(
+    *,
+    workspace: WorkspaceOption = None,
+    dataset: Annotated[
+        Path | None, typer.Option("--dataset", "-d", help="Your own dataset; default: a sample.")
+    ] = None,
+    freelancers: Annotated[int | None, typer.Option(min=1, help="Size of the sample.")] = None,
+    projects: Annotated[int | None, typer.Option(min=1, help="Size of the sample.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """From nothing to a match: sample, encode, train, evaluate, index, three briefs answered."""
+    from skillmatch_ray.quickstart import run_quickstart
+
+    resolved = settings(
+        config,
+        overrides,
+        workspace=workspace,
+        sample__freelancers=freelancers,
+        sample__projects=projects,
+        seed=seed,
+    )
+    finish(report, run_quickstart(resolved, dataset))
+
+
+@app.command(epilog="Example: skillmatch sample --out data --freelancers 10000 --projects 2000 --seed 7")
+def sample(
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the new dataset.")],
+    freelancers: Annotated[int | None, typer.Option(min=1)] = None,
+    projects: Annotated[int | None, typer.Option(min=1)] = None,
+    taxonomy: Annotated[Path | None, typer.Option(help="Directory of another taxonomy in Parquet.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """Generate a multilingual dataset of freelancers, projects, interactions and judgements."""
+    from skillmatch_ray.sample.generator import write_sample
+
+    resolved = settings(
+        config,
+        overrides,
+        sample__freelancers=freelancers,
+        sample__projects=projects,
+        sample__taxonomy=taxonomy,
+        seed=seed,
+    )
+    counts = write_sample(out, resolved.sample, resolved.seed)
+    console().print(f"wrote {out}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+    finish(report, counts)
+
+
+@app.command(epilog="Example: skillmatch validate --dataset data --quarantine quarantine")
+def validate(
+    *,
+    dataset: DatasetOption,
+    quarantine: Annotated[Path | None, typer.Option(help="Write bad rows with their reasons here.")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """Check every row of a dataset; bad rows are counted, explained and set aside."""
+    from skillmatch_ray.dataset import Dataset
+    from skillmatch_ray.validate import validate_dataset
+
+    resolved = settings(config, overrides)
+    found = validate_dataset(Dataset(dataset), quarantine, resolved.dataset)
+    console().print(found.render())
+    finish(report, found.as_dict())
+
+
+@app.command(epilog="Example: skillmatch train --dataset data --model models/mine --set training.steps=200")
+def train(
+    *,
+    dataset: DatasetOption,
+    model: Annotated[Path, typer.Option("--model", "-m", help="Model directory to write.")],
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """Train the head on the interactions of a dataset, with Ray Train; resumes what was cut off."""
+    from skillmatch_ray.dataset import Dataset
+    from skillmatch_ray.stages import cache_states, train_model
+
+    resolved = settings(config, overrides, workspace=workspace)
+    cache_states(resolved, Dataset(dataset))
+    done = train_model(resolved, Dataset(dataset), model)
+    console().print(f"wrote {done.model} ({done.steps} steps, validation MAP {done.validation_map})")
+    finish(report, asdict(done))
+
+
+@app.command(epilog="Example: skillmatch encode --dataset data --model models/mine --out vectors")
+def encode(
+    *,
+    dataset: DatasetOption,
+    model: Annotated[Path, typer.Option("--model", "-m", help="Model directory.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the vectors.")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """Encode every freelancer to a vector, with Ray Data; only what is new or changed is computed."""
+    from skillmatch_ray.dataset import Dataset
+    from skillmatch_ray.stages import encode_vectors
+
+    done = encode_vectors(settings(config, overrides), Dataset(dataset), model, out)
+    console().print(done.summary())
+    finish(report, asdict(done))
+
+
+@app.command(epilog="Example: skillmatch evaluate --workspace workspace --dataset data --report report.json")
+def evaluate(
+    *,
+    dataset: DatasetOption,
+    model: Annotated[Path | None, typer.Option("--model", "-m", help="Model directory.")] = None,
+    workspace: Annotated[Path | None, typer.Option("--workspace", "-w", help="Evaluate its active release.")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """Measure a model beside five untrained floors on a dataset with judgements or interactions."""
+    from skillmatch_ray.dataset import Dataset
+    from skillmatch_ray.stages import evaluate_model, model_of
+
+    if (model is None) == (workspace is None):
+        raise ConfigError("give either --model DIR or --workspace DIR (its active release)")
+    resolved = settings(config, overrides, workspace=workspace)
+    found = evaluate_model(resolved, Dataset(dataset), model or model_of(resolved))
+    console().print(found.render())
+    finish(report, {"evaluation": found.as_dict()})
+
+
+@app.command(epilog="Example: skillmatch reindex --workspace workspace --dataset data --model models/mine")
+def reindex(
+    *,
+    dataset: DatasetOption,
+    model: Annotated[Path | None, typer.Option("--model", "-m", help="Default: that of the active release.")] = None,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """Encode what changed, build a new index, validate it, and make it the active release."""
+    from skillmatch_ray.dataset import Dataset
+    from skillmatch_ray.stages import encode_vectors, index_vectors, model_of
+
+    resolved = settings(config, overrides, workspace=workspace)
+    directory = model or model_of(resolved)
+    encode_vectors(resolved, Dataset(dataset), directory)
+    finish(report, index_vectors(resolved, Dataset(dataset), directory))
+
+
+@app.command(epilog='Example: skillmatch match --text "React developer for a booking page" --top-k 5')
+def match(
+    *,
+    brief: Annotated[Path | None, typer.Argument(help="JSON file with a project.")] = None,
+    text: Annotated[str | None, typer.Option(help="The brief itself, in any language.")] = None,
+    top_k: Annotated[int, typer.Option(min=1, max=1000)] = 10,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """Find the freelancers for one project in the active release."""
+    from skillmatch_ray.matching import open_engine, read_brief
+
+    resolved = settings(config, overrides, workspace=workspace)
+    project = read_brief(brief, text)
+    with open_engine(resolved) as engine:
+        result = engine.match(project, top_k=top_k, explain=True)
+    console().print(result.render())
+    finish(report, result.as_dict())
+
+
+@app.command(epilog="Example: skillmatch serve --workspace workspace --set serving.port=8000")
+def serve(
+    *,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Answer briefs over HTTP with Ray Serve until stopped."""
+    from skillmatch_ray.serving.run import serve_forever
+
+    serve_forever(settings(config, overrides, workspace=workspace))
+
+
+def main() -> None:
+    """Run the command line; what a user can mend is printed without a traceback."""
+    try:
+        app()
+    except SkillmatchError as e:
+        console().print(f"[red]error:[/red] {e}")
+        sys.exit(1)

@@ -1,0 +1,98 @@
+"""The stages that verbs are made of, each resumable and each naming what it wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skillmatch_ray.config import Config
+from skillmatch_ray.console import console, progress_bar
+from skillmatch_ray.dataset import Dataset
+from skillmatch_ray.files import write_json
+from skillmatch_ray.workspace import Workspace, provenance
+
+if TYPE_CHECKING:
+    from skillmatch_ray.evaluation.evaluate import EvaluationReport
+    from skillmatch_ray.pipeline.encode import EncodeReport
+    from skillmatch_ray.training.train import TrainReport
+
+
+def model_of(config: Config) -> Path:
+    """The model directory of the workspace's active release.
+
+    Raises:
+        ReleaseError: if there is none.
+    """
+    from skillmatch_ray.index.releases import active_release
+
+    return Path(active_release(Workspace(config.workspace)).model_dir)
+
+
+def cache_states(config: Config, dataset: Dataset) -> Any:
+    """Token states of every section of the dataset that the workspace does not have yet."""
+    from skillmatch_ray.pipeline.token_states import cache_token_states
+
+    with progress_bar("token states") as advance:
+        return cache_token_states(dataset, config, Workspace(config.workspace).token_states, progress=advance)
+
+
+def train_model(config: Config, dataset: Dataset, model_dir: Path) -> TrainReport:
+    """Train the head into `model_dir`; token states must be cached."""
+    from skillmatch_ray.pipeline.session import ensure_ray
+    from skillmatch_ray.training.train import train
+
+    ensure_ray(config.ray)
+    workspace = Workspace(config.workspace)
+    run_dir = workspace.runs / "train"
+    steps = config.training.steps
+    with progress_bar("training") as advance:
+
+        def follow(line: dict[str, Any]) -> None:
+            if "loss" in line:
+                advance(
+                    line["step"], steps, f"loss {line['loss']:.3f}, {line['tokens'] / line['seconds']:.0f} tokens/s"
+                )
+
+        report = train(config, dataset, workspace.token_states, model_dir, run_dir, progress=follow)
+    write_json(run_dir / "provenance.json", provenance(config))
+    return report
+
+
+def encode_vectors(config: Config, dataset: Dataset, model_dir: Path, out: Path | None = None) -> EncodeReport:
+    """Encode the freelancers that are new or changed."""
+    from skillmatch_ray.pipeline.encode import encode_freelancers
+
+    workspace = Workspace(config.workspace)
+    out = out or vectors_of(config, model_dir)
+    store = workspace.token_states if workspace.token_states.is_dir() else None
+    with progress_bar("encoding") as advance:
+        report = encode_freelancers(config, dataset, model_dir, out, store_dir=store, progress=advance)
+    write_json(out / "provenance.json", provenance(config))
+    return report
+
+
+def vectors_of(config: Config, model_dir: Path) -> Path:
+    """Where the workspace keeps the vectors of one model."""
+    from skillmatch_ray.model.matcher import read_model_config
+
+    return Workspace(config.workspace).vectors(read_model_config(model_dir)["fingerprint"])
+
+
+def evaluate_model(config: Config, dataset: Dataset, model_dir: Path | None) -> EvaluationReport:
+    """The model beside the five floors, on the held-out or judged projects of the dataset."""
+    from skillmatch_ray.evaluation.evaluate import evaluate_directory
+
+    with progress_bar("evaluation") as advance:
+        return evaluate_directory(config, dataset, model_dir, progress=advance)
+
+
+def index_vectors(config: Config, dataset: Dataset, model_dir: Path) -> dict[str, Any]:
+    """Build an index of the model's vectors, validate it, and make it the active release."""
+    from skillmatch_ray.index.releases import activate, build_release
+
+    workspace = Workspace(config.workspace)
+    with progress_bar("index") as advance:
+        release = build_release(config, workspace, dataset, model_dir, vectors_of(config, model_dir), progress=advance)
+    activate(workspace, release.name, config)
+    console().print(f"release {release.name} is active: {release.rows} freelancers")
+    return release.as_dict()

@@ -1,0 +1,71 @@
+"""A tiny history with its token states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from skillmatch_ray.backbone.encoder import Backbone
+from skillmatch_ray.backbone.store import TokenStateStore
+from skillmatch_ray.config import BackboneSettings, Config
+from skillmatch_ray.dataset import Dataset
+from skillmatch_ray.model.matcher import section_prefix
+from skillmatch_ray.training.loop import Loop
+from skillmatch_ray.training.setup import build_loop, build_model, read_history, state_source
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tiny_settings: BackboneSettings) -> Config:
+    return Config.model_validate(
+        {
+            "backbone": tiny_settings.model_dump(),
+            "model": {"layers": 1, "heads": 4, "dropout": 0.1, "max_document_tokens": 96},
+            "training": {
+                "steps": 12,
+                "projects_per_step": 6,
+                "groups_per_step": 2,
+                "validate_every": 4,
+                "checkpoint_every": 3,
+                "section_dropout": 0.2,
+                "dtype": "float32",
+                "threads_per_worker": 1,
+                "cpus_per_worker": 0.5,
+            },
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_store(
+    tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Backbone, tiny_dataset: Path, tiny_config: Config
+) -> Path:
+    """Token states of all documents of the tiny dataset."""
+    store = TokenStateStore(tmp_path_factory.mktemp("states"), tiny_backbone.fingerprint, tiny_backbone.dim)
+    dataset = Dataset(tiny_dataset)
+    documents = [*dataset.projects(), *dataset.freelancers()]
+    texts = {section_prefix(d.kind, tiny_config.backbone) + s.text: None for d in documents for s in d.sections()}
+    store.add(list(texts), tiny_backbone.encode(list(texts)))
+    return store.root
+
+
+@pytest.fixture
+def make_loop(tiny_config: Config, tiny_dataset: Path, tiny_store: Path) -> Callable[..., Loop]:
+    """Build a loop, with settings of training and model changed as wanted."""
+
+    def make(model: dict[str, Any] | None = None, **training: Any) -> Loop:
+        torch.set_num_threads(1)
+        config = tiny_config.model_copy(
+            update={
+                "training": tiny_config.training.model_copy(update=training),
+                "model": tiny_config.model.model_copy(update=model or {}),
+            }
+        )
+        source, dim = state_source(config, tiny_store)
+        history = read_history(Dataset(tiny_dataset), config)
+        return build_loop(config, history, build_model(config, dim), source, torch.device("cpu"))
+
+    return make
