@@ -67,6 +67,13 @@ class Recipe:
         return World(taxonomy, settings.freelancers, settings.projects, self.seed, settings.label_noise)
 
     @cached_property
+    def judged(self) -> list[Brief]:
+        """The projects of qrels."""
+        if self.settings.judge == "all":
+            return [self.world.brief(index) for index in range(self.settings.projects)]
+        return [brief for briefs in self.held_out.values() for brief in briefs]
+
+    @cached_property
     def held_out(self) -> dict[str, list[Brief]]:
         """Held-out projects by set."""
         found: dict[str, list[Brief]] = {"later": [], "occupations": []}
@@ -79,12 +86,11 @@ class Recipe:
 
     @cached_property
     def _asking(self) -> dict[str, list[Brief]]:
-        """Skill -> held-out projects that must have it."""
+        """Skill -> judged projects that must have it."""
         index = defaultdict(list)
-        for briefs in self.held_out.values():
-            for brief in briefs:
-                for skill in brief.must:
-                    index[skill].append(brief)
+        for brief in self.judged:
+            for skill in brief.must:
+                index[skill].append(brief)
         return index
 
     def freelancer_rows(self, indices: range) -> Iterator[dict[str, Any]]:
@@ -107,7 +113,7 @@ class Recipe:
                 }
 
     def judgement_rows(self, indices: range) -> Iterator[dict[str, Any]]:
-        """Rows of the qrels table, grade 1 and above, for the freelancers at `indices` and held-out projects."""
+        """Rows of the qrels table, grade 1 and above, for the freelancers at `indices`."""
         for person in map(self.world.person, indices):
             asking = {brief.index: brief for skill in person.skills for brief in self._asking.get(skill, ())}
             for _, brief in sorted(asking.items()):
@@ -129,7 +135,7 @@ class _Part:
 def write_sample(
     target: Path, settings: SampleSettings, seed: int, ray_settings: RaySettings | None = None
 ) -> dict[str, int]:
-    """Write freelancers, projects, interactions and qrels (of held-out projects), and sample.json.
+    """Write freelancers, projects, interactions, qrels and sample.json, which names the held-out projects.
 
     Equal settings and seed give equal bytes, whatever the machine and the number of workers.
 

@@ -16,11 +16,14 @@ from skillmatch_ray.sample.taxonomy import LANGUAGES, TaxonomyError
 PHRASES_DIRECTORY: Final = Path(__file__).parent / "phrases"
 
 SLOTS: Final = frozenset({"title", "skill", "skill2", "skills", "task", "years", "sector", "company", "city"})
-SKILL_SLOTS: Final = frozenset({"skill", "skill2", "skills"})
 PLAIN_KEYS: Final = frozenset({"sectors", "soft_skills"})
 """Lists of words, without slots."""
-SKILL_KEYS: Final = frozenset({"bio_skills", "project_musts", "project_nices"})
-"""Templates that must name skills: the generator relies on them to tell what the skill lists leave out."""
+SKILL_SLOTS_OF: Final = {
+    "bio_skills": (frozenset({"skill"}), frozenset({"skill", "skill2"})),
+    "project_musts": (frozenset({"skills"}),),
+    "project_nices": (frozenset({"skills"}),),
+}
+"""The slots of templates that tell what the skill lists leave out; a skill that they miss would stay untold."""
 KEYS: Final = (
     "generic_headlines", "headlines", "bio_openers", "bio_skills", "bio_tasks", "bio_asides", "bio_style",
     "bio_closers", "experience_descriptions", "experience_asides", "project_generic_titles", "project_titles",
@@ -100,7 +103,12 @@ def read_phrases(file: Path, language: str) -> Phrases:
         raise TaxonomyError(
             f"phrase file {file}: missing keys {sorted(set(KEYS) - found)}, unknown keys {sorted(found - set(KEYS))}"
         )
-    return Phrases(language, {key: _templates(file, key, content[key]) for key in KEYS})
+    phrases = Phrases(language, {key: _templates(file, key, content[key]) for key in KEYS})
+    for key, needed in SKILL_SLOTS_OF.items():
+        if {template.slots for template in phrases.templates[key]} != set(needed):
+            forms = " and ".join(" ".join(f"{{{slot}}}" for slot in sorted(slots)) for slots in needed)
+            raise TaxonomyError(f"phrase file {file}: {key} needs phrases with the slots {forms}, and no others")
+    return phrases
 
 
 def _templates(file: Path, key: str, phrases: Any) -> tuple[Template, ...]:
@@ -121,6 +129,4 @@ def _template(where: str, key: str, phrase: Any) -> Template:
     slots = frozenset(names)
     if key in PLAIN_KEYS and slots:
         raise TaxonomyError(f"{where}: {phrase!r} must not have slots")
-    if key in SKILL_KEYS and not slots & SKILL_SLOTS:
-        raise TaxonomyError(f"{where}: {phrase!r} must name skills: one of {sorted(SKILL_SLOTS)}")
     return Template(phrase.strip(), slots)

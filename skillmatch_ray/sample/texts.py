@@ -18,18 +18,35 @@ from skillmatch_ray.sample.world import FIRST_DAY, PERIOD, Brief, Person, World,
 
 GENERIC_TITLES = 0.25
 RELATED_TITLES = 0.10
-ASIDES = 0.8
+PROJECT_ASIDES = 0.8
+EXPERIENCE_ASIDES = 0.3
+"""Texts stay short, since a CPU reads them; bios always hold an aside."""
 
 
 class _Writer:
-    """Fills templates of one language for one document."""
+    """Fills templates of one language for one document.
 
-    def __init__(self, world: World, rng: random.Random, language: str, occupation: Occupation) -> None:
+    Attributes:
+        skills: the skills that the document may claim, and no others.
+        spoken: the trade that the document says it is about; None where it keeps silent.
+    """
+
+    def __init__(self, world: World, rng: random.Random, about: Person | Brief, skills: Sequence[str]) -> None:
         self.world = world
         self.rng = rng
-        self.language = language
-        self.occupation = occupation
-        self.phrases: Phrases = builtin_phrases()[language]
+        self.language = about.language
+        self.occupation = about.occupation
+        self.skills = skills
+        self.phrases: Phrases = builtin_phrases()[about.language]
+        self.spoken = self._spoken()
+
+    def _spoken(self) -> Occupation | None:
+        draw = self.rng.random()
+        if draw < GENERIC_TITLES:
+            return None
+        if draw < GENERIC_TITLES + RELATED_TITLES and self.occupation.related:
+            return self.world.occupation(self.rng.choice(self.occupation.related))
+        return self.occupation
 
     def label(self, skill: str) -> str:
         """Any of the names that the skill has in this language."""
@@ -39,27 +56,29 @@ class _Writer:
         """One name for each skill."""
         return [self.label(skill) for skill in skills]
 
-    def title(self, occupation: Occupation | None = None) -> str:
-        """Any of the names that the trade has in this language."""
-        return self.rng.choice((occupation or self.occupation).titles[self.language])
+    def title(self, occupation: Occupation) -> str:
+        """Any of the names that a trade has in this language."""
+        return self.rng.choice(occupation.titles[self.language])
 
-    def task(self, occupation: Occupation) -> str:
-        """A typical task of a trade."""
-        tasks = occupation.tasks.get(self.language) or (self.label(self.rng.choice(occupation.skills)),)
-        return self.rng.choice(tasks)
+    def task(self, occupation: Occupation, skills: Sequence[str]) -> str:
+        """A typical task of a trade, or the name of one of `skills` where the taxonomy tells no tasks."""
+        tasks = occupation.tasks.get(self.language)
+        return self.rng.choice(tasks) if tasks else self.label(self.rng.choice(skills))
 
     def say(self, key: str, **values: str) -> str:
         """A phrase of `key`, its slots filled with `values` and what the document is about."""
-        template: Template = self.rng.choice(self.phrases.templates[key])
-        known = {**self._defaults(template.slots), **values}
-        return template.fill(known)
+        templates: Sequence[Template] = self.phrases.templates[key]
+        if self.spoken is None:
+            templates = [t for t in templates if "title" not in t.slots] or templates
+        template = self.rng.choice(templates)
+        return template.fill({**self._defaults(template.slots - values.keys()), **values})
 
     def _defaults(self, slots: frozenset[str]) -> dict[str, str]:
         makers: dict[str, Callable[[], str]] = {
-            "title": self.title,
-            "skill": lambda: self.label(self.rng.choice(self.occupation.skills)),
-            "skill2": lambda: self.label(self.rng.choice(self.occupation.skills)),
-            "task": lambda: self.task(self.occupation),
+            "title": lambda: self.title(self.spoken or self.occupation),
+            "skill": lambda: self.label(self.rng.choice(self.skills)),
+            "skill2": lambda: self.label(self.rng.choice(self.skills)),
+            "task": lambda: self.task(self.occupation, self.skills),
             "years": lambda: str(self.rng.randint(2, 25)),
             "sector": lambda: self.rng.choice(self.phrases.words("sectors")),
             "company": lambda: self.rng.choice(COMPANIES),
@@ -69,21 +88,19 @@ class _Writer:
 
     def headline(self, generic_key: str, key: str, skills: Sequence[str]) -> str:
         """A title that says the trade, a neighbouring one, or nothing."""
-        draw = self.rng.random()
-        if draw < GENERIC_TITLES:
+        if self.spoken is None:
             return self.say(generic_key)
-        spoken = self.occupation
-        if draw < GENERIC_TITLES + RELATED_TITLES and self.occupation.related:
-            spoken = self.world.occupation(self.rng.choice(self.occupation.related))
-        first, second = (self.labels(skills) * 2)[:2]
-        return self.say(key, title=self.title(spoken), skill=first, skill2=second)
+        first, second = (self.labels(skills[:2]) * 2)[:2]
+        return self.say(key, skill=first, skill2=second)
 
-    def aside(self, key: str) -> list[str]:
-        """A sentence about another trade, most of the time."""
-        if self.rng.random() >= ASIDES:
+    def aside(self, key: str, share: float = 1.0) -> list[str]:
+        """A sentence about a trade of another category, with probability `share`."""
+        if self.rng.random() >= share:
             return []
         other = self.rng.choice(self.world.taxonomy.occupations)
-        return [self.say(key, task=self.task(other))] if other.id != self.occupation.id else []
+        while other.category == self.occupation.category and len(self.world.taxonomy.categories) > 1:
+            other = self.rng.choice(self.world.taxonomy.occupations)
+        return [self.say(key, task=self.task(other, other.skills))]
 
     def maybe(self, share: float, key: str) -> list[str]:
         """A phrase of `key` with probability `share`."""
@@ -93,7 +110,7 @@ class _Writer:
 def freelancer_row(world: World, person: Person) -> dict[str, Any]:
     """One row of the freelancers table."""
     rng = world.rng("profile", person.index)
-    writer = _Writer(world, rng, person.language, person.occupation)
+    writer = _Writer(world, rng, person, person.skills)
     listed = [skill for skill in person.skills if rng.random() < 0.72]
     told = [skill for skill in person.skills if skill not in listed]
     experiences, left = _experiences(writer, person, told)
@@ -119,30 +136,34 @@ def freelancer_row(world: World, person: Person) -> dict[str, Any]:
 
 
 def _experiences(writer: _Writer, person: Person, told: list[str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """One or two past assignments, and the untold skills that are left for the bio."""
+    """Up to two past assignments, and the untold skills that are left for the bio."""
     rng, left, result = writer.rng, list(told), []
-    for _ in range(rng.choice((1, 1, 2))):
+    for _ in range(rng.choice((0, 1, 1, 1, 1, 2))):
         used = [left.pop() for _ in range(min(len(left), rng.randint(0, 2)))] + some(rng, person.skills, 0, 1)
-        sentences = [writer.say("experience_descriptions")]
-        if rng.random() < 0.3:
-            sentences += writer.aside("experience_asides")
-        named = writer.title() if rng.random() < 0.6 else None
+        only_skills = bool(used) and rng.random() < 0.3
+        sentences = [] if only_skills else [writer.say("experience_descriptions")]
+        sentences += writer.aside("experience_asides", EXPERIENCE_ASIDES)
+        named = writer.title(person.occupation) if writer.spoken and rng.random() < 0.6 else None
         result.append(
-            {"title": named, "description": " ".join(sentences), "skills": writer.labels(list(dict.fromkeys(used)))}
+            {
+                "title": named,
+                "description": " ".join(sentences) or None,
+                "skills": writer.labels(list(dict.fromkeys(used))),
+            }
         )
     return result, left
 
 
 def _bio(writer: _Writer, person: Person, told: Sequence[str]) -> str:
-    sentences = writer.maybe(0.6, "bio_openers")
+    sentences = writer.maybe(0.35, "bio_openers")
     spoken = list(told) or some(writer.rng, person.skills, 1, 2)
     for start in range(0, len(spoken), 2):
         first, second = (writer.labels(spoken[start : start + 2]) * 2)[:2]
         template = _naming(writer, "bio_skills", both=len(spoken[start : start + 2]) == 2)
         sentences.append(template.fill({"skill": first, "skill2": second}))
-    middle = writer.maybe(0.5, "bio_tasks") + writer.aside("bio_asides") + writer.maybe(0.4, "bio_style")
+    middle = writer.maybe(0.2, "bio_tasks") + writer.aside("bio_asides") + writer.maybe(0.15, "bio_style")
     sentences += writer.rng.sample(middle, len(middle))
-    return " ".join(sentences + writer.maybe(0.2, "bio_closers"))
+    return " ".join(sentences + writer.maybe(0.1, "bio_closers"))
 
 
 def _naming(writer: _Writer, key: str, *, both: bool) -> Template:
@@ -170,8 +191,8 @@ def _rate(world: World, rng: random.Random, occupation: Occupation) -> float | N
 def project_row(world: World, brief: Brief) -> dict[str, Any]:
     """One row of the projects table."""
     rng = world.rng("words", brief.index)
-    writer = _Writer(world, rng, brief.language, brief.occupation)
     wanted = [*brief.must, *brief.nice]
+    writer = _Writer(world, rng, brief, wanted)
     listed = [skill for skill in wanted if rng.random() < 0.6]
     city = rng.choice(CITIES)
     on_site = rng.random() < 0.4
@@ -200,7 +221,7 @@ def _description(writer: _Writer, brief: Brief, listed: Sequence[str]) -> str:
     sentences = writer.maybe(0.7, "project_contexts") + writer.maybe(0.6, "project_needs")
     asked = [_asking(writer, "project_musts", must)] if must else []
     welcome = [_asking(writer, "project_nices", nice)] if nice else []
-    middle = asked + welcome + writer.aside("project_asides")
+    middle = asked + welcome + writer.aside("project_asides", PROJECT_ASIDES)
     sentences += rng.sample(middle, len(middle))
     return " ".join([*sentences, writer.say("project_closers")])
 

@@ -28,6 +28,12 @@ LATER: Final = 0.85
 """Projects after this share of the period are held out."""
 FIRST_DAY: Final = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 PERIOD: Final = dt.timedelta(days=730)
+COLLEAGUES: Final = 8
+"""Freelancers of one trade, at least: below that, near misses would be rare."""
+CLUSTER: Final = 3
+"""Trades taken together where a taxonomy has too many: one and those it is confused with."""
+PEOPLE_KEPT: Final = 8192
+"""Freelancers remembered at a time, so that memory stays flat at any size of a sample."""
 SPECIALISM: Final = 7
 """Core skills of one specialism of an occupation; neighbouring specialisms share three."""
 SPECIALISM_STEP: Final = 4
@@ -127,12 +133,23 @@ class World:
 
     @cached_property
     def _occupations(self) -> list[Occupation]:
-        """Occupations in the order in which they are dealt to freelancers."""
-        return self.rng("occupations").sample(list(self.taxonomy.occupations), len(self.taxonomy.occupations))
+        """Occupations in the order in which they are dealt to freelancers.
+
+        A taxonomy of thousands of trades would leave a small sample without colleagues to confuse,
+        so that only some of its trades are dealt, together with the related ones.
+        """
+        rng = self.rng("occupations")
+        shuffled = rng.sample(list(self.taxonomy.occupations), len(self.taxonomy.occupations))
+        wanted = max(CLUSTER, self.freelancers // COLLEAGUES)
+        if wanted >= len(shuffled):
+            return shuffled
+        clusters = ((first.id, *first.related[: CLUSTER - 1]) for first in shuffled)
+        dealt = unique(occupation for cluster in clusters for occupation in cluster)[:wanted]
+        return [self._by_id[occupation] for occupation in rng.sample(dealt, len(dealt))]
 
     @cached_property
     def _by_id(self) -> Mapping[str, Occupation]:
-        return {occupation.id: occupation for occupation in self._occupations}
+        return {occupation.id: occupation for occupation in self.taxonomy.occupations}
 
     @cached_property
     def _positions(self) -> Mapping[str, int]:
@@ -149,8 +166,9 @@ class World:
         return self._by_id[occupation_id]
 
     def of_occupation(self, occupation: Occupation) -> range:
-        """Indices of all freelancers of a trade."""
-        return range(self._positions[occupation.id], self.freelancers, len(self._occupations))
+        """Indices of all freelancers of a trade; none where the trade is not dealt."""
+        first = self._positions.get(occupation.id, self.freelancers)
+        return range(first, self.freelancers, len(self._occupations))
 
     def specialisms(self, occupation: Occupation) -> list[tuple[str, ...]]:
         """Overlapping parts of the core skills; a freelancer masters one or two of them."""
@@ -162,9 +180,9 @@ class World:
         """The freelancer at `index`."""
         known = self._people.get(index)
         if known is None:
-            known = self._make_person(index)
-            if len(self._people) < 50_000:
-                self._people[index] = known
+            if len(self._people) >= PEOPLE_KEPT:
+                self._people.clear()
+            known = self._people[index] = self._make_person(index)
         return known
 
     def _make_person(self, index: int) -> Person:
@@ -173,8 +191,11 @@ class World:
         language = rng.choice(LANGUAGES)
         parts = self.specialisms(occupation)
         mastered = rng.sample(parts, min(len(parts), 1 if rng.random() < 0.7 else 2))
-        core = [skill for skill in unique(s for part in mastered for s in part) if rng.random() < 0.88]
-        optional = some(rng, occupation.optional, 1, 3)
+        taught = unique(skill for part in mastered for skill in part)
+        core = [skill for skill in taught if rng.random() < 0.88]
+        if len(core) < 3:
+            core = list(taught[:3])
+        optional = some(rng, occupation.optional, 0, 2)
         borrowed = [
             s for other in some(rng, occupation.related, 0, 1) for s in some(rng, self._by_id[other].skills, 1, 2)
         ]
@@ -237,8 +258,12 @@ class World:
         drawn += [rng.randrange(self.freelancers) for _ in range(rng.choice((0, 1, 2)))]
         if rng.random() < 0.9:
             drawn.append(brief.anchor)
-        people = [self.person(index) for index in dict.fromkeys(drawn)]
+        people = [person for person in map(self.person, dict.fromkeys(drawn)) if self._may_meet(brief, person)]
         return [(person, self._outcome(rng, brief, person), self._answered(rng, brief)) for person in people]
+
+    def _may_meet(self, brief: Brief, person: Person) -> bool:
+        """Training must not see a held-out trade, not even as somebody else's negative."""
+        return person.occupation.id not in self.held_out_occupations or self.held_out(brief) is not None
 
     def _outcome(self, rng: random.Random, brief: Brief, person: Person) -> Outcome:
         has_skills = self.grade(brief, person) >= 2

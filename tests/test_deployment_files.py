@@ -1,0 +1,42 @@
+"""The files that operators start from are valid for the pinned Ray, and their keys are known."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from skillmatch_ray.config import load_config
+
+ROOT = Path(__file__).parent.parent
+VERBS = ("encode", "train", "reindex", "evaluate")
+
+
+def test_cluster_yaml_is_valid_for_the_cluster_launcher():
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    validate_config(prepare_config(copy.deepcopy(config)))
+    assert config["provider"]["type"] == "aws"
+    assert config["head_node_type"] in config["available_node_types"]
+
+
+def test_a_broken_cluster_yaml_is_refused():
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    config["max_workers"] = "many"
+    with pytest.raises(Exception, match="many"):
+        validate_config(prepare_config(config))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_job_files_load_and_tell_how_they_are_run(verb):
+    path = ROOT / "jobs" / f"{verb}.yaml"
+    load_config(path)
+    text = path.read_text()
+    assert f"ray job submit --working-dir . -- python jobs/{verb}.py --config jobs/{verb}.yaml" in text
+    assert f"skillmatch {verb} --config jobs/{verb}.yaml" in text
+    assert (ROOT / "jobs" / f"{verb}.py").is_file()
