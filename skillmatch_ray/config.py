@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,22 +79,40 @@ class TrainingSettings(Settings):
 class EncodeSettings(Settings):
     """Documents to vectors with Ray Data."""
 
-    workers: int = Field(1, ge=1)
+    workers: int = Field(1, ge=1, description="actors; a pool of fixed size unless max_workers says otherwise")
+    max_workers: int | None = Field(None, ge=1, description="the pool grows up to this where work waits; None: fixed")
     cpus_per_worker: float = Field(1.0, gt=0)
     gpus_per_worker: float = Field(0.0, ge=0)
-    threads_per_worker: int | None = Field(None, ge=1)
-    rows_per_block: int = Field(256, ge=1)
+    threads_per_worker: int | None = Field(None, ge=1, description="None: the cores of the machine / workers")
+    rows_per_block: int = Field(256, ge=1, description="rows that are encoded, and committed, together")
+
+    @model_validator(mode="after")
+    def _pool_fits(self) -> EncodeSettings:
+        if self.max_workers is not None and self.max_workers < self.workers:
+            raise ValueError(
+                f"encode.max_workers ({self.max_workers}) must not be below encode.workers ({self.workers})"
+            )
+        return self
 
 
 class MilvusSettings(Settings):
-    """Where vectors are searched."""
+    """Where vectors are searched, and how."""
 
     uri: str | None = Field(None, description="None: Milvus Lite in the workspace; http://...: a server")
     token_env: str = Field("MILVUS_TOKEN", description="environment variable that holds the server's token")
-    m: int = Field(16, ge=2)
-    ef_construction: int = Field(200, ge=8)
-    ef: int = Field(128, ge=8)
-    timeout_s: float = Field(10.0, gt=0)
+    alias: str = Field(
+        "skillmatch", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,199}$", description="names the active release on a server"
+    )
+    m: int = Field(16, ge=2, le=2048, description="links of an HNSW node; servers")
+    ef_construction: int = Field(200, ge=8, description="candidates looked at while HNSW is built; servers")
+    ef: int = Field(512, ge=8, description="least number of candidates that an HNSW search looks at; servers")
+    nlist: int = Field(64, ge=1, le=65_536, description="cells of the exact scan; Milvus Lite")
+    timeout_s: float = Field(10.0, gt=0, description="of one search or small write")
+    build_timeout_s: float = Field(3600.0, gt=0, description="of flushing, building and loading an index")
+    insert_mb: float = Field(8.0, gt=0, le=48, description="bytes of one insert; servers refuse more than 64 MB")
+    gate_queries: int = Field(50, ge=1, description="queries that a new index must answer like an exact search")
+    gate_recall: float = Field(0.95, ge=0, le=1, description="least recall@10 of those")
+    sample_rows: int = Field(4096, ge=100, description="rows whose filter columns are kept in memory for the plan")
 
 
 class RaySettings(Settings):
@@ -110,6 +129,9 @@ class DatasetSettings(Settings):
     """How much bad data is borne."""
 
     max_bad_share: float = Field(0.05, ge=0, le=1, description="share of bad rows above which a job stops")
+    long_text_characters: int = Field(
+        5120, ge=1, description="a text longer than this is reported as cut at encoding (40 x max_section_tokens)"
+    )
 
 
 class SampleSettings(Settings):
@@ -118,6 +140,7 @@ class SampleSettings(Settings):
     freelancers: int = Field(1600, ge=1)
     projects: int = Field(900, ge=1)
     label_noise: float = Field(0.03, ge=0, le=1, description="share of outcomes that contradict the skills")
+    judge: Literal["held_out", "all"] = Field("held_out", description="the projects that qrels judge")
     taxonomy: Path | None = Field(None, description="directory of another taxonomy in Parquet")
 
 
@@ -184,6 +207,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError as e:
         raise ConfigError(f"configuration file {path} does not exist") from e
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"configuration file {path} cannot be read as UTF-8 text: {e}") from e
     except yaml.YAMLError as e:
         raise ConfigError(f"configuration file {path} is not valid YAML: {e}") from e
     if not isinstance(values, dict):
@@ -195,7 +220,10 @@ def _parse_override(override: str) -> dict[str, Any]:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"override {override!r} must look like section.key=value, as in training.steps=200")
-    value: Any = yaml.safe_load(text)
+    try:
+        value: Any = yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        raise ConfigError(f"override {override!r}: {text!r} is not a valid YAML value: {e}") from e
     for part in reversed(key.split(".")):
         value = {part: value}
     return dict(value)
@@ -206,7 +234,8 @@ def _merge(target: dict[str, Any], source: dict[str, Any]) -> None:
         if isinstance(value, dict) and isinstance(target.get(key), dict) and key != "loss":
             _merge(target[key], value)
         else:
-            target[key] = value
+            # A copy: what is merged later must not change the caller's values.
+            target[key] = copy.deepcopy(value)
 
 
 def _explain(error: Any) -> str:

@@ -25,14 +25,27 @@ COUNTRY_PATTERN = r"^[A-Z]{2}$"
 DocumentKind = Literal["project", "freelancer"]
 
 
+def _clean_number(value: Any) -> Any:
+    """NaN is how data frames write a missing value, in columns of text and lists too."""
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def _clean_text(value: Any) -> Any:
-    """Drop what no reader sees: NUL and lone surrogates (broken UTF-8), and outer white space."""
+    r"""Drop what no reader sees: NUL and lone surrogates (broken UTF-8), and outer white space.
+
+    Example:
+        >>> _clean_text(" Caf\u00e9\x00\ud800 ")
+        'Café'
+        >>> _clean_text("  ") is _clean_text(float("nan")) is None
+        True
+    """
     if isinstance(value, str):
         return value.encode("utf-8", "ignore").decode().replace("\x00", "").strip() or None
-    return value
+    return _clean_number(value)
 
 
 def _clean_list(value: Any) -> Any:
+    value = _clean_number(value)
     if value is None:
         return ()
     if isinstance(value, (list, tuple)):
@@ -41,9 +54,9 @@ def _clean_list(value: Any) -> Any:
     return value
 
 
-def _clean_number(value: Any) -> Any:
-    """NaN is how data frames write a missing number."""
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _clean_rows(value: Any) -> Any:
+    cleaned = _clean_number(value)
+    return () if cleaned is None else cleaned
 
 
 def _lower(value: Any) -> Any:
@@ -78,9 +91,12 @@ def _as_moment(value: Any) -> Any:
 
 def _in_utc(value: dt.datetime | None) -> dt.datetime | None:
     """A time without a zone is taken as UTC, so that all moments can be compared."""
-    if value is None:
-        return None
-    return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
+    if value is None or value.tzinfo is None:
+        return value and value.replace(tzinfo=dt.UTC)
+    try:
+        return value.astimezone(dt.UTC)
+    except OverflowError as e:
+        raise ValueError("the moment is outside the years 1 to 9999 in UTC") from e
 
 
 Text = Annotated[str | None, BeforeValidator(_clean_text)]
@@ -93,6 +109,7 @@ Country = Annotated[Annotated[str, StringConstraints(pattern=COUNTRY_PATTERN)] |
 Latitude = Annotated[Annotated[float, Field(ge=-90, le=90)] | None, BeforeValidator(_clean_number)]
 Longitude = Annotated[Annotated[float, Field(ge=-180, le=180)] | None, BeforeValidator(_clean_number)]
 Amount = Annotated[Annotated[float, Field(ge=0, allow_inf_nan=False)] | None, BeforeValidator(_clean_number)]
+Flag = Annotated[bool | None, BeforeValidator(_clean_number)]
 Day = Annotated[dt.date | None, BeforeValidator(_as_date)]
 Moment = Annotated[dt.datetime | None, BeforeValidator(_as_moment), AfterValidator(_in_utc)]
 DocumentId = Annotated[str, BeforeValidator(_clean_text), Field(min_length=1, max_length=256)]
@@ -140,7 +157,7 @@ class Document(_Record):
     country: Country = None
     latitude: Latitude = None
     longitude: Longitude = None
-    remote: bool | None = None
+    remote: Flag = None
     spoken_languages: LanguageList = ()
 
     @property
@@ -185,7 +202,7 @@ class Freelancer(Document):
     freelancer_id: DocumentId
     headline: RequiredText
     soft_skills: TextList = ()
-    experiences: Annotated[tuple[Experience, ...], BeforeValidator(lambda v: () if v is None else v)] = ()
+    experiences: Annotated[tuple[Experience, ...], BeforeValidator(_clean_rows)] = ()
     city: Text = None
     mobility_radius_km: Amount = None
     daily_rate_eur: Amount = None

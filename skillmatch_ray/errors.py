@@ -33,3 +33,7 @@ class LockedError(SkillmatchError):
 
 class ReleaseError(SkillmatchError):
     """An index or a release that cannot be used."""
+
+
+class MilvusError(SkillmatchError):
+    """Milvus does not answer, or refused what it was asked."""

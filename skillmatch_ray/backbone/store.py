@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skillmatch_ray.backbone.encoder import TokenStates
+from skillmatch_ray.backbone.encoder import Backbone, TokenStates
 from skillmatch_ray.errors import FingerprintError
 from skillmatch_ray.files import atomic_file, read_json, write_json
 
@@ -108,6 +108,8 @@ class TokenStateStore:
 
     def add(self, texts: Sequence[str], states: TokenStates) -> None:
         """Write one part with the states of `texts`; visible to all once it is whole."""
+        if not texts:
+            return
         name = uuid.uuid4().hex
         lengths = np.diff(states.offsets)
         with atomic_file(self.root / f"{name}.bin") as temporary:
@@ -126,3 +128,23 @@ class TokenStateStore:
     def nbytes(self) -> int:
         """Bytes of all states on disk."""
         return sum(part.nbytes for part in self._parts)
+
+
+def section_states(backbone: Backbone, texts: Sequence[str], store: TokenStateStore | None = None) -> list[Tensor]:
+    """(tokens, D) states of each section text: read where the store has them, computed where not.
+
+    Args:
+        backbone: computes what is missing.
+        texts: section texts, prefix included.
+        store: states of this very backbone.
+    """
+    if store is None:
+        states = backbone.encode(texts)
+        return [states[i] for i in range(len(texts))]
+    missing = [i for i, text in enumerate(texts) if text not in store]
+    computed = backbone.encode([texts[i] for i in missing]) if missing else None
+    place = {i: n for n, i in enumerate(missing)}
+    return [
+        computed[place[i]] if computed is not None and i in place else store.get(text).to(backbone.device)
+        for i, text in enumerate(texts)
+    ]

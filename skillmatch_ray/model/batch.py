@@ -5,6 +5,7 @@ Shapes: B documents, T tokens of the longest document, D dimensions.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -77,7 +78,9 @@ def collate(documents: Sequence[EncodedDocument], dim: int, max_tokens: int) -> 
     caps = [section_caps([len(s) for s in document.states], max_tokens) for document in documents]
     longest = max([1, *(sum(cap) for cap in caps)])
     first = next((state for document in documents for state in document.states), torch.zeros(0, dim))
-    states = first.new_zeros((len(documents), longest, dim))
+    # Cached states come in half precision, fresh ones may not: a vector must not depend on which comes first.
+    dtypes = {state.dtype for document in documents for state in document.states} or {first.dtype}
+    states = first.new_zeros((len(documents), longest, dim), dtype=functools.reduce(torch.promote_types, dtypes))
     types: NDArray[np.int64] = np.zeros((len(documents), longest), dtype=np.int64)
     lengths: NDArray[np.float32] = np.ones((len(documents), longest), dtype=np.float32)
     mask = np.zeros((len(documents), longest), dtype=bool)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from skillmatch_ray.backbone.encoder import Backbone, TokenStates, token_budget_batches
+from skillmatch_ray.backbone.encoder import Backbone, token_budget_batches
+from skillmatch_ray.backbone.store import TokenStateStore, section_states
 from skillmatch_ray.config import BackboneSettings, ModelSettings
 from skillmatch_ray.documents import Document, DocumentKind, Freelancer, Project, Section
 from skillmatch_ray.errors import ConfigError, FingerprintError, ModelError
@@ -126,10 +127,12 @@ class Matcher:
     Args:
         backbone: the frozen encoder.
         towers: the trainable part.
+        store: token states that need not be computed again.
     """
 
-    def __init__(self, backbone: Backbone, towers: Towers) -> None:
+    def __init__(self, backbone: Backbone, towers: Towers, store: TokenStateStore | None = None) -> None:
         self.backbone = backbone
+        self.store = store
         self.towers = towers.to(backbone.device).eval()
 
     @classmethod
@@ -164,7 +167,7 @@ class Matcher:
         """Backbone output of the sections that the model reads, document by document."""
         sections = [_known(self.towers, document.sections()) for document in documents]
         texts = [self.prefix(kind) + section.text for kept in sections for _, section in kept]
-        states = self.backbone.encode(texts)
+        states = section_states(self.backbone, texts, self.store)
         return assemble([[type_id for type_id, _ in kept] for kept in sections], states)
 
     def prefix(self, kind: DocumentKind) -> str:
@@ -261,13 +264,20 @@ class Matcher:
         }
 
 
-def load_matcher(path: Path | str, device: str = "auto", backbone: Backbone | None = None) -> Matcher:
+def load_matcher(
+    path: Path | str,
+    device: str = "auto",
+    *,
+    backbone: Backbone | None = None,
+    store_dir: Path | None = None,
+) -> Matcher:
     """Load a model directory.
 
     Args:
         path: the directory that `Matcher.save` wrote.
         device: where to run it.
         backbone: one that is loaded already; must be the very one that the model was trained on.
+        store_dir: a `TokenStateStore` of that backbone, to spare computing.
 
     Raises:
         ModelError: if the directory is not a model.
@@ -283,7 +293,8 @@ def load_matcher(path: Path | str, device: str = "auto", backbone: Backbone | No
         )
     towers = Towers(ModelSettings(**config["model"]), backbone.dim)
     load_unshared_state(towers, load_file(path / "model.safetensors"))
-    return Matcher(backbone, towers)
+    store = TokenStateStore(store_dir, backbone.fingerprint, backbone.dim) if store_dir else None
+    return Matcher(backbone, towers, store)
 
 
 def read_model_config(path: Path) -> dict[str, Any]:
@@ -337,12 +348,11 @@ def section_prefix(kind: DocumentKind, settings: BackboneSettings) -> str:
     return settings.project_prefix if kind == "project" else settings.freelancer_prefix
 
 
-def assemble(types: Sequence[Sequence[int]], states: TokenStates) -> list[EncodedDocument]:
+def assemble(types: Sequence[Sequence[int]], states: Sequence[Tensor]) -> list[EncodedDocument]:
     """Group the states of consecutive sections into documents."""
     documents, at = [], 0
     for document in types:
-        sections = tuple(states[at + i] for i in range(len(document)))
-        documents.append(EncodedDocument(tuple(document), sections))
+        documents.append(EncodedDocument(tuple(document), tuple(states[at : at + len(document)])))
         at += len(document)
     return documents
 

@@ -199,7 +199,7 @@ def _write_here(recipe: Recipe, directory: Path, parts: Iterable[_Part]) -> dict
     counts: dict[str, int] = defaultdict(int)
     for part in parts:
         counts[part.table] += write_part(recipe, directory, part)
-    return dict(counts)
+    return {table: counts[table] for table in SCHEMAS}
 
 
 class _PartWriter:
@@ -233,7 +233,7 @@ def _write_with_ray(
     counts: dict[str, int] = defaultdict(int)
     for row in written.iter_rows():
         counts[row["table"]] += row["rows"]
-    return dict(counts)
+    return {table: counts[table] for table in SCHEMAS}
 
 
 def _describe(recipe: Recipe, counts: dict[str, int]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from skillmatch_ray.config import Config
 from skillmatch_ray.dataset import FREELANCERS, Dataset
 from skillmatch_ray.documents import Freelancer, Project
 from skillmatch_ray.evaluation.metrics import average_precision
+from skillmatch_ray.evaluation.ranking import Judged, dense_scorer, rank_judged
 from skillmatch_ray.files import read_json
 from skillmatch_ray.losses.weighted_sum import build_loss
 from skillmatch_ray.model.matcher import Towers
@@ -132,5 +133,6 @@ def validation_map(towers: Towers, history: History, source: StateSource) -> flo
     projects = towers.encode("project", source([history.projects[p] for p in queries]))
     freelancers = towers.encode("freelancer", source([history.freelancers[f] for f in pool]))
     relevant = relations.matrix(queries, pool) > 0
-    order = np.argsort(-(projects @ freelancers.T), axis=1, kind="stable")
-    return float(np.mean(average_precision(np.take_along_axis(relevant, order, axis=1))))
+    judged = [Judged(row.nonzero()[0], np.ones(row.sum(), dtype=np.int64)) for row in relevant]
+    ranks = rank_judged(dense_scorer(projects, freelancers), judged, np.zeros(len(pool), dtype=np.int64))
+    return float(np.mean([average_precision(found.overall) for found in ranks]))

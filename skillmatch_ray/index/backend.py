@@ -1,0 +1,356 @@
+"""One interface to Milvus Lite in this process, a Milvus Lite server, and a Milvus server.
+
+What a backend can do is probed when it is opened, not guessed from its address.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skillmatch_ray.config import MilvusSettings
+from skillmatch_ray.errors import LockedError, MilvusError
+from skillmatch_ray.files import owner_lock
+from skillmatch_ray.index.schema import KEY, VECTOR, Column, Layout
+
+METRIC: Final = "IP"
+"""Inner product: document vectors have length 1, and Milvus Lite normalises every row of a cosine scan again."""
+
+MAX_RESULTS: Final = 16_384
+"""Rows that servers return at most for one search."""
+
+_DELETED_AT_ONCE = 1000
+
+IndexKind = Literal["scan", "graph"]
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What the backend behind an address can do.
+
+    Attributes:
+        version: as it names itself.
+        lite: Milvus Lite, embedded or as a server.
+        aliases: whether a release is switched by an alias.
+        index: "scan" = exact inverted lists, all of them read; "graph" = HNSW. On Milvus Lite 3 a search
+            costs the same with either (its rows are masked in Python), so the exact one is taken.
+    """
+
+    version: str
+    lite: bool
+    aliases: bool
+    index: IndexKind
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One row that Milvus returned.
+
+    Attributes:
+        id: the freelancer.
+        score: inner product with the query.
+        fields: the columns asked for.
+    """
+
+    id: str
+    score: float
+    fields: Mapping[str, Any]
+
+
+class Backend:
+    """An open connection; use as a context manager.
+
+    Args:
+        settings: address, index and time limits.
+        lite_path: directory of the embedded database (NAME.db), or None for a server at `settings.uri`.
+        purpose: what the lock of an embedded database tells others about its owner.
+
+    Raises:
+        LockedError: if another process holds the embedded database; the message names it.
+        MilvusError: if the server cannot be reached.
+    """
+
+    def __init__(self, settings: MilvusSettings, lite_path: Path | None = None, purpose: str = "searching") -> None:
+        self.settings = settings
+        self.lite_path = lite_path
+        self._resources = contextlib.ExitStack()
+        with contextlib.ExitStack() as opening:
+            if lite_path is not None:
+                opening.enter_context(_own(lite_path, purpose))
+            self.client = self._connect()
+            opening.callback(self._disconnect)
+            self.capabilities = self._probe()
+            self._resources = opening.pop_all()
+
+    @property
+    def place(self) -> str:
+        """The database's path or the server's address, for messages."""
+        return str(self.lite_path or self.settings.uri)
+
+    def _connect(self) -> Any:
+        from pymilvus import MilvusClient
+
+        token = os.environ.get(self.settings.token_env, "")
+        try:
+            return MilvusClient(self.place, token=token, timeout=self.settings.timeout_s, dedicated=True)
+        except Exception as e:
+            raise MilvusError(f"no Milvus at {self.place}: {e}. Start it, or correct milvus.uri.") from e
+
+    def _disconnect(self) -> None:
+        self.client.close()
+        if self.lite_path is not None:
+            # pymilvus leaves the embedded server, and with it the lock of the database, to the end of the process.
+            from milvus_lite.server_manager import server_manager_instance
+
+            server_manager_instance.release_server(str(self.lite_path))
+
+    def _probe(self) -> Capabilities:
+        version = str(self._call("asked for its version", self.client.get_server_version))
+        lite = version.startswith("milvus_lite")  # the full server of the PyPI package says v2.3.5-lite
+        return Capabilities(version, lite, aliases=self._has_aliases(), index="scan" if lite else "graph")
+
+    def _has_aliases(self) -> bool:
+        try:
+            self._call("asked for its aliases", self.client.list_aliases)
+        except MilvusError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Let go of the connection, and of the embedded database; waits for its background index builds."""
+        self._resources.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _call(
+        self, action: str, call: Callable[..., ResultT], *args: Any, slow: bool = False, **kwargs: Any
+    ) -> ResultT:
+        timeout = self.settings.build_timeout_s if slow else self.settings.timeout_s
+        try:
+            return call(*args, timeout=timeout, **kwargs)
+        except Exception as e:
+            raise MilvusError(f"Milvus at {self.place}, {action}, failed: {getattr(e, 'message', None) or e}") from e
+
+    def create(self, collection: str, layout: Layout) -> None:
+        """Make an empty collection with its index; an index on a million existing rows outlives the connection."""
+        from pymilvus import MilvusClient
+
+        schema = MilvusClient.create_schema(auto_id=False)
+        for column in layout.columns:
+            schema.add_field(**_field(column))
+        index = MilvusClient.prepare_index_params()
+        index.add_index(VECTOR, **self.index_settings())
+        self._call(
+            f"creating {collection}",
+            self.client.create_collection,
+            collection,
+            schema=schema,
+            index_params=index,
+            slow=True,
+        )
+
+    def index_settings(self) -> dict[str, Any]:
+        """Type, metric and parameters of the vector index."""
+        if self.capabilities.index == "scan":
+            return {"index_type": "IVF_FLAT", "metric_type": METRIC, "params": {"nlist": self.settings.nlist}}
+        build = {"M": self.settings.m, "efConstruction": self.settings.ef_construction}
+        return {"index_type": "HNSW", "metric_type": METRIC, "params": build}
+
+    def has(self, collection: str) -> bool:
+        """Whether the collection exists."""
+        return bool(self._call(f"looking for {collection}", self.client.has_collection, collection))
+
+    def collections(self) -> list[str]:
+        """Names of all collections."""
+        return list(self._call("listing collections", self.client.list_collections))
+
+    def drop(self, collection: str) -> None:
+        """Delete a collection; nothing happens where it does not exist."""
+        self._call(f"dropping {collection}", self.client.drop_collection, collection, slow=True)
+
+    def insert(self, collection: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add new rows. A failed call is repeated as an upsert, since some rows may have arrived."""
+        try:
+            self._call(f"inserting into {collection}", self.client.insert, collection, list(rows), slow=True)
+        except MilvusError:
+            self.upsert(collection, rows)
+
+    def upsert(self, collection: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add or replace rows by key."""
+        self._call(f"upserting into {collection}", self.client.upsert, collection, list(rows), slow=True)
+
+    def delete(self, collection: str, ids: Sequence[str]) -> None:
+        """Delete rows by key; unknown keys are ignored."""
+        for start in range(0, len(ids), _DELETED_AT_ONCE):
+            some = list(ids[start : start + _DELETED_AT_ONCE])
+            self._call(f"deleting from {collection}", self.client.delete, collection, ids=some)
+
+    def load(self, collection: str) -> None:
+        """Make the collection searchable; needed after every opening."""
+        self._call(f"loading {collection}", self.client.load_collection, collection, slow=True)
+
+    def flush(self, collection: str) -> None:
+        """Make segments of what was written."""
+        self._call(f"flushing {collection}", self.client.flush, collection, slow=True)
+
+    def pending_rows(self, collection: str) -> int:
+        """Rows that the vector index does not cover yet (servers; Milvus Lite builds while it closes)."""
+        found = self._call(f"describing {collection}", self.client.describe_index, collection, index_name=VECTOR)
+        return int((found or {}).get("pending_index_rows", 0))
+
+    def count(self, collection: str, expression: str = "") -> int:
+        """Rows that fulfil the expression, every acknowledged write included."""
+        rows = self._call(
+            f"counting {collection}",
+            self.client.query,
+            collection,
+            filter=expression,
+            output_fields=["count(*)"],
+            consistency_level="Strong",
+            slow=True,
+        )
+        return int(rows[0]["count(*)"])
+
+    def get(self, collection: str, ids: Sequence[str], fields: Sequence[str]) -> list[dict[str, Any]]:
+        """Rows by key, in no order; unknown keys are left out."""
+        if not ids:
+            return []
+        rows = self._call(
+            f"reading {collection}",
+            self.client.get,
+            collection,
+            ids=list(ids),
+            output_fields=list(fields),
+            consistency_level="Strong",
+        )
+        return [dict(row) for row in rows]
+
+    def rows(self, collection: str, fields: Sequence[str], batch: int = 5000) -> Iterator[dict[str, Any]]:
+        """Every row, in batches."""
+        pages = self._call(
+            f"reading {collection}",
+            self.client.query_iterator,
+            collection,
+            batch_size=batch,
+            filter="",
+            output_fields=list(fields),
+            consistency_level="Strong",
+            slow=True,
+        )
+        try:
+            while page := pages.next():
+                yield from (dict(row) for row in page)
+        finally:
+            pages.close()
+
+    def search(
+        self,
+        collection: str,
+        vectors: NDArray[np.float32],
+        expression: str,
+        limit: int,
+        parameters: Mapping[str, Any],
+        fields: Sequence[str],
+    ) -> list[list[Hit]]:
+        """The best `limit` rows for each of (n, D) vectors, best first."""
+        found = self._call(
+            f"searching {collection}",
+            self.client.search,
+            **search_call(collection, vectors, expression, limit, parameters, fields),
+        )
+        return [[_hit(hit) for hit in hits] for hits in found]
+
+    def set_alias(self, alias: str, collection: str) -> None:
+        """Point the alias to the collection, atomically.
+
+        Raises:
+            MilvusError: if the backend has no aliases.
+        """
+        if not self.capabilities.aliases:
+            raise MilvusError(f"{self.place} (version {self.capabilities.version}) has no aliases: use a newer server")
+        known = self.alias_target(alias) is not None
+        call = self.client.alter_alias if known else self.client.create_alias
+        self._call(f"pointing alias {alias} to {collection}", call, collection, alias)
+
+    def alias_target(self, alias: str) -> str | None:
+        """The collection behind an alias, or None."""
+        try:
+            found = self._call(f"looking for alias {alias}", self.client.describe_alias, alias)
+        except MilvusError:
+            return None
+        return str(found["collection_name"])
+
+    def drop_alias(self, alias: str) -> None:
+        """Remove an alias."""
+        self._call(f"dropping alias {alias}", self.client.drop_alias, alias)
+
+
+def _hit(hit: Any) -> Hit:
+    # Milvus Lite calls the key by its name, server 2.3 calls it "id".
+    return Hit(hit[KEY] if KEY in hit else hit["id"], hit["distance"], hit["entity"])
+
+
+def search_call(
+    collection: str,
+    vectors: NDArray[np.float32],
+    expression: str,
+    limit: int,
+    parameters: Mapping[str, Any],
+    fields: Sequence[str],
+) -> dict[str, Any]:
+    """Arguments of the one pymilvus search that a plan amounts to."""
+    return {
+        "collection_name": collection,
+        "data": list(vectors),
+        "anns_field": VECTOR,
+        "filter": expression,
+        "limit": limit,
+        "search_params": {"metric_type": METRIC, "params": dict(parameters)},
+        "output_fields": list(fields),
+    }
+
+
+@contextlib.contextmanager
+def _own(path: Path, purpose: str) -> Iterator[None]:
+    """Hold the embedded database for this process."""
+    try:
+        with owner_lock(path.parent / "owner.lock", purpose):
+            yield
+    except LockedError as e:
+        raise LockedError(
+            f"{e} Milvus Lite has one owner at a time: go through the running server with --url http://HOST:PORT."
+        ) from e
+
+
+def _field(column: Column) -> dict[str, Any]:
+    from pymilvus import DataType
+
+    types = {
+        "key": DataType.VARCHAR,
+        "text": DataType.VARCHAR,
+        "vector": DataType.FLOAT_VECTOR,
+        "bool": DataType.BOOL,
+        "int8": DataType.INT8,
+        "int64": DataType.INT64,
+        "double": DataType.DOUBLE,
+    }
+    field: dict[str, Any] = {"field_name": column.name, "datatype": types[column.type]}
+    if column.type in ("key", "text"):
+        field["max_length"] = column.size
+    if column.type == "vector":
+        field["dim"] = column.size
+    if column.name == KEY:
+        field["is_primary"] = True
+    return field

@@ -1,0 +1,270 @@
+"""Search the active index: hard filters, a plan for each query, exact checks, online changes."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from skillmatch_ray.config import Config
+from skillmatch_ray.documents import Freelancer
+from skillmatch_ray.errors import FingerprintError, ReleaseError
+from skillmatch_ray.index.backend import MAX_RESULTS, Backend, Hit
+from skillmatch_ray.index.filters import (
+    NO_RADIUS,
+    UNKNOWN_DEGREES,
+    CompiledFilters,
+    Filters,
+    compile_filters,
+    exclude,
+    near,
+    speaks,
+)
+from skillmatch_ray.index.journal import Position
+from skillmatch_ray.index.plan import ColumnSample, SearchPlan, make_plan, parameters
+from skillmatch_ray.index.release import Release, ReleaseStore
+from skillmatch_ray.index.releases import active_release
+from skillmatch_ray.index.replay import LazyEncoder, replay
+from skillmatch_ray.index.schema import CHECKED, KEY, VECTOR, split_languages
+from skillmatch_ray.index.source import check_vectors
+from skillmatch_ray.workspace import Workspace
+
+Vector = NDArray[np.float32]
+
+_PAGE_GROWTH = 4
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One freelancer found.
+
+    Attributes:
+        freelancer_id: who.
+        score: cosine with the query.
+        payload: what a result shows.
+    """
+
+    freelancer_id: str
+    score: float
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The answer to one search.
+
+    Attributes:
+        candidates: best first; `top_k` of them unless `exhausted`.
+        exhausted: fewer than `top_k` freelancers pass the filters, and these are all.
+        plan: how it was searched, where asked for.
+    """
+
+    candidates: list[Candidate]
+    exhausted: bool
+    plan: SearchPlan | None = None
+
+
+class Retriever:
+    """The one owner of an open index; thread-safe.
+
+    Args:
+        config: workspace and milvus settings.
+        release: which one; default: the active one.
+
+    Raises:
+        LockedError: if another process owns the embedded database; the message names it.
+        MilvusError: if the server does not answer.
+        ReleaseError: if there is no release.
+    """
+
+    def __init__(self, config: Config, release: Release | None = None) -> None:
+        workspace = Workspace(config.workspace)
+        self.config = config
+        self.release = release or active_release(workspace)
+        self._store = ReleaseStore(workspace)
+        self._encode = LazyEncoder(self.release.model_dir)
+        self._writing = threading.RLock()
+        self._columns = set(self.release.languages)
+        self._sample = ColumnSample(pq.read_table(self._store.sample_file(self.release.name)).to_pydict())
+        self._backend = self._store.open(self.release, config.milvus, "searching")
+        try:
+            self._backend.load(self.release.collection)
+            self._applied = self._store.applied(self.release)
+            self._seen = Position(-1, 0)
+            self.refresh()
+            self._rows = self._backend.count(self.release.collection)
+        except BaseException:
+            self._backend.close()
+            raise
+
+    @property
+    def backend(self) -> Backend:
+        """The open connection."""
+        return self._backend
+
+    def search(
+        self,
+        vector: Vector,
+        filters: Filters | None = None,
+        top_k: int = 10,
+        *,
+        fingerprint: str,
+        plan: bool = False,
+    ) -> SearchResult:
+        """The best freelancers who pass every filter.
+
+        Args:
+            vector: (D,) of a project (or a freelancer) in the release's space.
+            filters: hard filters; default: none.
+            top_k: candidates wanted.
+            fingerprint: of the model that made `vector`.
+            plan: whether to tell how it was searched.
+
+        Raises:
+            FingerprintError: if `vector` is of another space.
+            MilvusError: if the backend does not answer in time.
+        """
+        filters = filters or Filters()
+        self._check(vector, fingerprint, top_k)
+        self.refresh()
+        compiled = compile_filters(filters, self._columns)
+        shares = self._sample.shares(filters, compiled)
+        ef = self.config.milvus.ef
+        chosen = make_plan(compiled, shares, self._rows, top_k, self._backend.capabilities, ef)
+        hits, exhausted, chosen = self._collect(vector, filters, compiled, chosen, top_k)
+        candidates = [Candidate(hit.id, float(hit.score), json.loads(hit.fields["payload"])) for hit in hits]
+        return SearchResult(candidates, exhausted, chosen if plan else None)
+
+    def _check(self, vector: Vector, fingerprint: str, top_k: int) -> None:
+        if fingerprint != self.release.fingerprint:
+            raise FingerprintError(
+                f"the query comes from model {fingerprint[:12]}, release {self.release.name} was built by "
+                f"{self.release.fingerprint[:12]}: encode it with {self.release.model_dir}"
+            )
+        if vector.shape != (self.release.dim,) or not np.isfinite(vector).all():
+            raise ReleaseError(f"a query must be {self.release.dim} finite numbers, not an array of {vector.shape}")
+        if top_k < 1:
+            raise ReleaseError(f"top_k ({top_k}) must be at least 1")
+
+    def _collect(
+        self, vector: Vector, filters: Filters, compiled: CompiledFilters, plan: SearchPlan, top_k: int
+    ) -> tuple[list[Hit], bool, SearchPlan]:
+        """Page on until `top_k` hits survive the checks or there are no more."""
+        fields = ["payload", *(CHECKED if not compiled.exact else ())]
+        kept: list[Hit] = []
+        seen: list[str] = []
+        limit, pages = plan.limit, 0
+        while True:
+            expression = exclude(plan.expression, seen) if seen else plan.expression
+            hits = self._page(vector, expression, limit, plan, fields)
+            pages += 1
+            kept += hits if compiled.exact else [hit for hit in hits if survives(hit.fields, filters, compiled)]
+            seen += [hit.id for hit in hits]
+            last = len(hits) < limit
+            if last or len(kept) >= top_k:
+                done = replace(plan, pages=pages, looked_at=len(seen))
+                return kept[:top_k], last and len(kept) < top_k, done
+            limit = min(MAX_RESULTS, limit * _PAGE_GROWTH)
+
+    def _page(self, vector: Vector, expression: str, limit: int, plan: SearchPlan, fields: Sequence[str]) -> list[Hit]:
+        """One search; where a graph gives fewer rows than asked for, it is asked to look wider."""
+        (hits,) = self._search(vector, expression, limit, plan.parameters, fields)
+        if len(hits) == limit or self._backend.capabilities.index == "scan":
+            return hits
+        if len(hits) == min(limit, self._backend.count(self.release.collection, expression)):
+            return hits
+        wide = parameters(self._backend.capabilities, MAX_RESULTS, self.config.milvus.ef, filtered=True)
+        (wider,) = self._search(vector, expression, limit, wide, fields)
+        return wider
+
+    def _search(
+        self, vector: Vector, expression: str, limit: int, wanted: Mapping[str, int], fields: Sequence[str]
+    ) -> list[list[Hit]]:
+        return self._backend.search(self.release.collection, vector[None], expression, limit, wanted, fields)
+
+    def get(self, freelancer_id: str) -> tuple[Vector, dict[str, Any]] | None:
+        """(vector, payload) of one freelancer, or None."""
+        self.refresh()
+        rows = self._backend.get(self.release.collection, [freelancer_id], [KEY, VECTOR, "payload"])
+        if not rows:
+            return None
+        return np.asarray(rows[0][VECTOR], dtype=np.float32), json.loads(rows[0]["payload"])
+
+    def profile(self, freelancer_id: str) -> Freelancer | None:
+        """What the encoder reads of one freelancer, as it was indexed; None if there is no such one."""
+        self.refresh()
+        rows = self._backend.get(self.release.collection, [freelancer_id], [KEY, "profile"])
+        return Freelancer.model_validate_json(rows[0]["profile"]) if rows and rows[0]["profile"] != "{}" else None
+
+    def similar(self, freelancer_id: str, filters: Filters | None = None, top_k: int = 10) -> SearchResult | None:
+        """Freelancers like one freelancer, or None if there is no such one."""
+        found = self.get(freelancer_id)
+        if found is None:
+            return None
+        filters = filters or Filters()
+        others = filters.model_copy(update={"exclude_ids": (*filters.exclude_ids, freelancer_id)})
+        return self.search(found[0], others, top_k, fingerprint=self.release.fingerprint)
+
+    def upsert(self, freelancer: Freelancer, vector: Vector, *, fingerprint: str) -> None:
+        """Add or replace a freelancer, durably: in the journal first, then findable.
+
+        Raises:
+            FingerprintError: if `vector` is of another space.
+            ReleaseError: if it is no unit vector.
+        """
+        self._check(vector, fingerprint, top_k=1)
+        check_vectors([freelancer.id], vector[None])
+        self._store.journal.upsert(freelancer, vector, fingerprint)
+        self.refresh()
+
+    def delete(self, freelancer_id: str) -> None:
+        """Remove a freelancer, durably and for good; unknown ids are remembered too."""
+        self._store.journal.delete(freelancer_id)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Apply what was journalled since, by whomever; costs one look at the file's size."""
+        position = self._store.journal.position()
+        if position == self._seen:
+            return
+        with self._writing:
+            entries, read = self._store.journal.read(self._applied, self._seen)
+            replay(self._backend, self.release, entries, self._encode)
+            self._applied = max([self._applied, *(entry.seq for entry in entries)])
+            self._seen = read
+
+    def close(self) -> None:
+        """Let go of the index."""
+        self._backend.close()
+        # Only now is everything in the files of an embedded database, so only now need it not be replayed.
+        if self._store.directory(self.release.name).is_dir():
+            self._store.set_applied(self.release, self._applied)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def survives(fields: Mapping[str, Any], filters: Filters, compiled: CompiledFilters) -> bool:
+    """Whether a hit passes what its expression could not decide."""
+    languages = split_languages(fields["languages"])
+    if not speaks(languages, compiled.check_languages, unknown=filters.include_unknown):
+        return False
+    located = fields["latitude"] != UNKNOWN_DEGREES
+    return near(
+        filters,
+        fields["latitude"] if located else None,
+        fields["longitude"] if located else None,
+        None if fields["mobility"] == NO_RADIUS else fields["mobility"],
+    )

@@ -1,0 +1,375 @@
+"""`skillmatch encode`: freelancers to vectors with Ray Data; resumable, incremental, no row lost.
+
+The driver reads the dataset once, as a stream, and spools the rows that need encoding in small blocks.
+Fused actors (sections, tokens, backbone, head, pooling) take blocks and write vectors; only paths and
+counts travel through Ray, so the object store stays empty whatever the size.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from skillmatch_ray.backbone.encoder import TokenIds
+from skillmatch_ray.config import Config
+from skillmatch_ray.dataset import FREELANCERS, BadRow, Dataset, TableReport
+from skillmatch_ray.documents import Freelancer
+from skillmatch_ray.errors import DatasetError, FingerprintError
+from skillmatch_ray.files import atomic_file
+from skillmatch_ray.model.matcher import assemble, load_matcher, read_model_config
+from skillmatch_ray.pipeline.session import actor_pool, ensure_ray, threads_for
+from skillmatch_ray.pipeline.spool import Spool, spool_in
+from skillmatch_ray.pipeline.vectors import (
+    Place,
+    VectorKey,
+    check_vectors,
+    compact,
+    open_vectors,
+    sole_writer,
+    stored_keys,
+    write_manifest,
+    write_part,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from skillmatch_ray.backbone.store import TokenStateStore
+
+Advance = Callable[[float, float, str], None]
+
+QUARANTINE_FILE = "quarantine.jsonl"
+STAGES = ("read", "tokenize", "wait", "backbone", "head", "write")
+"""Of an actor: read and tokenize run ahead in a thread of their own; wait is for them; the rest is in turn."""
+
+
+@dataclass(frozen=True)
+class EncodeReport:
+    """What a run did; rows_in == rows_out + quarantined, always.
+
+    Attributes:
+        rows_in: rows of the freelancers table.
+        rows_out: live vectors.
+        quarantined: bad rows, listed in quarantine.jsonl.
+        encoded: vectors computed in this run.
+        reused: vectors that were there already.
+        removed: freelancers that the dataset no longer has.
+        tokens: that the head read, of `encoded`.
+        busy_s: of all actors.
+        seconds: wall time.
+        fingerprint: of the model.
+        workers: actors at the start.
+        stage_s: stage -> seconds of all actors.
+    """
+
+    rows_in: int
+    rows_out: int
+    quarantined: int
+    encoded: int
+    reused: int
+    removed: int
+    tokens: int
+    busy_s: float
+    seconds: float
+    fingerprint: str
+    workers: int = 0
+    stage_s: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def utilisation(self) -> dict[str, float]:
+        """Stage -> its share of the time in which actors worked; those of "read" and "tokenize" overlap the rest."""
+        return {stage: round(spent / self.busy_s, 3) for stage, spent in self.stage_s.items()} if self.busy_s else {}
+
+    def summary(self) -> str:
+        """One line for people."""
+        rate = self.encoded / self.seconds if self.seconds else 0.0
+        return (
+            f"{self.rows_in} rows in = {self.rows_out} vectors + {self.quarantined} quarantined; "
+            f"{self.encoded} encoded, {self.reused} reused, {self.removed} removed in {self.seconds:.1f} s "
+            f"({rate:.1f} rows/s), model {self.fingerprint[:12]}" + self._stage_line()
+        )
+
+    def _stage_line(self) -> str:
+        shares = ", ".join(f"{stage} {share:.0%}" for stage, share in self.utilisation.items())
+        return f"; {self.workers} workers: {shares}" if shares else ""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A block that is ready for the backbone.
+
+    Attributes:
+        keys: (freelancer_id, content_hash, row_hash) of each row.
+        types: section-type ids of each document.
+        texts: of all sections, document by document.
+        computed: positions in `texts` of those that no store has.
+        tokens: their token ids.
+        seconds: spent on each stage.
+    """
+
+    keys: list[tuple[str, str, str]]
+    types: list[list[int]]
+    texts: list[str]
+    computed: list[int]
+    tokens: list[TokenIds]
+    seconds: dict[str, float]
+
+
+class DocumentEncoder:
+    """The fused actor: spooled blocks in, parts of vectors out. A plain callable.
+
+    While one block goes through the backbone, a thread reads and tokenises the next.
+
+    Args:
+        model_dir: of the matcher.
+        out: the vectors directory.
+        store_dir: token states to use where it has them, or None.
+        threads: of this worker; Ray would leave one to an actor with a share of a CPU.
+        fingerprint: that the model must have, or None.
+        device: "auto", "cpu" or "cuda".
+
+    Raises:
+        FingerprintError: if the weights are not those that config.json of the model names.
+    """
+
+    def __init__(
+        self,
+        model_dir: Path,
+        out: Path,
+        store_dir: Path | None,
+        threads: int,
+        fingerprint: str | None = None,
+        device: str = "auto",
+    ) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self.out = out
+        self.matcher = load_matcher(model_dir, device, store_dir=store_dir)
+        if fingerprint not in (None, self.matcher.fingerprint):
+            raise FingerprintError(
+                f"{model_dir}: config.json names fingerprint {str(fingerprint)[:12]}, but the weights are "
+                f"{self.matcher.fingerprint[:12]}: the model directory was tampered with; train or copy it again"
+            )
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """(path,) rows of spooled blocks -> one row of counts each; its vectors are durable by then."""
+        paths = batch["path"].to_pylist()
+        with ThreadPoolExecutor(1) as ahead:
+            coming = ahead.submit(self.prepare, Path(paths[0]))
+            for following in [*paths[1:], None]:
+                started = time.perf_counter()
+                block = coming.result()
+                waited = time.perf_counter() - started
+                if following is not None:
+                    coming = ahead.submit(self.prepare, Path(following))
+                counts = self.encode(block) | {"wait": waited}
+                yield pa.table({name: [value] for name, value in counts.items()})
+
+    def prepare(self, path: Path) -> _Prepared:
+        """Read a spooled block and tokenise what no store has."""
+        started = time.perf_counter()
+        rows = pq.read_table(path).to_pylist()
+        prefix, towers, store = self.matcher.prefix("freelancer"), self.matcher.towers, self.matcher.store
+        types, texts = [], []
+        for row in rows:
+            sections = Freelancer.model_validate_json(row["document"]).sections()
+            typed = zip(towers.section_type_ids(sections), sections, strict=True)
+            kept = [(type_id, section.text) for type_id, section in typed if type_id is not None]
+            types.append([type_id for type_id, _ in kept])
+            texts += [prefix + text for _, text in kept]
+        computed = [i for i, text in enumerate(texts) if store is None or text not in store]
+        read = time.perf_counter()
+        tokens = self.matcher.backbone.tokenize([texts[i] for i in computed])
+        seconds = {"read": read - started, "tokenize": time.perf_counter() - read}
+        keys = [(row["freelancer_id"], row["content_hash"], row["row_hash"]) for row in rows]
+        return _Prepared(keys, types, texts, computed, tokens, seconds)
+
+    def encode(self, block: _Prepared) -> dict[str, float]:
+        """Backbone, head and durable write of one block; rows, tokens and seconds of each stage."""
+        started = time.perf_counter()
+        states = self._states(block)
+        encoded = time.perf_counter()
+        documents = assemble(block.types, states)
+        vectors = self.matcher.towers.encode("freelancer", documents)
+        headed = time.perf_counter()
+        write_part(self.out, block.keys, vectors)
+        seconds = {"backbone": encoded - started, "head": headed - encoded, "write": time.perf_counter() - headed}
+        tokens = sum(document.tokens for document in documents)
+        return {"rows": len(block.keys), "tokens": tokens} | block.seconds | seconds
+
+    def _states(self, block: _Prepared) -> list[Tensor]:
+        """(tokens, D) of each section: computed, or read from the store."""
+        import torch
+
+        backbone, store = self.matcher.backbone, self.matcher.store
+        fresh = backbone.encode_tokens(block.tokens) if block.tokens else None
+        if backbone.device.type == "cuda":
+            torch.cuda.synchronize(backbone.device)  # or its time would count as the head's
+        place = {i: n for n, i in enumerate(block.computed)}
+        return [
+            fresh[place[i]] if fresh is not None and i in place else cast("TokenStateStore", store).get(text)
+            for i, text in enumerate(block.texts)
+        ]
+
+
+@dataclass
+class _Survey:
+    """What one pass over the dataset found."""
+
+    rows: TableReport
+    spool: Spool
+    wanted: dict[VectorKey, str] = field(default_factory=dict)
+
+
+def encode_freelancers(
+    config: Config,
+    dataset: Dataset,
+    model_dir: Path,
+    out: Path,
+    *,
+    store_dir: Path | None = None,
+    progress: Advance = lambda *_: None,
+) -> EncodeReport:
+    """Bring the vectors in `out` up to date with the dataset.
+
+    What is there already is not computed again; changed rows are, and rows that the dataset no longer
+    has are dropped. A killed run is continued by running it again.
+
+    Args:
+        config: encode, dataset and ray settings.
+        dataset: with freelancers.
+        model_dir: of the matcher.
+        out: directory of the vectors; one writer at a time.
+        store_dir: token states to use where it has them.
+        progress: called with (rows done, rows to do, note).
+
+    Raises:
+        DatasetError: if the share of bad rows is above `dataset.max_bad_share`; nothing is written then.
+        FingerprintError: if `out` holds the vectors of another model.
+        LockedError: if another writer is at work there.
+    """
+    started = time.perf_counter()
+    description = read_model_config(model_dir)
+    with sole_writer(out, "skillmatch encode"), spool_in(out, config.encode.rows_per_block) as spool:
+        check_vectors(out, description["fingerprint"])
+        before = stored_keys(out)
+        survey, bad = _survey(config, dataset, before, spool)
+        open_vectors(out, description["fingerprint"], description["dim"])
+        _write_quarantine(out / QUARANTINE_FILE, bad)
+        actor = {
+            "model_dir": model_dir.resolve(),
+            "out": out.resolve(),
+            "store_dir": store_dir.resolve() if store_dir else None,
+            "fingerprint": description["fingerprint"],
+        }
+        done = _encode_blocks(config, spool, actor, progress)
+        live = _live_rows(survey, stored_keys(out))
+        compact(out, live)
+        write_manifest(out, live)
+    return EncodeReport(
+        rows_in=survey.rows.rows,
+        rows_out=len(live),
+        quarantined=survey.rows.bad,
+        encoded=spool.rows,
+        reused=len(live) - spool.rows,
+        removed=len({key.freelancer_id for key in before} - {key.freelancer_id for key in live}),
+        tokens=int(done["tokens"]),
+        busy_s=round(sum(done[stage] for stage in ("wait", "backbone", "head", "write")), 2),
+        seconds=round(time.perf_counter() - started, 2),
+        fingerprint=description["fingerprint"],
+        workers=min(config.encode.workers, len(spool.blocks)),
+        stage_s={stage: round(done[stage], 2) for stage in STAGES if done},
+    )
+
+
+def _survey(
+    config: Config, dataset: Dataset, known: dict[VectorKey, Place], spool: Spool
+) -> tuple[_Survey, list[BadRow]]:
+    """Read every row once; spool those that have no vector yet; set bad ones aside."""
+    survey = _Survey(TableReport(FREELANCERS.name), spool)
+    bad: list[BadRow] = []
+    for freelancer in dataset.read(FREELANCERS, survey.rows, bad.append):
+        key = VectorKey(freelancer.id, freelancer.content_hash())
+        survey.wanted[key] = freelancer.row_hash()
+        if key not in known:
+            spool.add(
+                {
+                    "freelancer_id": key.freelancer_id,
+                    "content_hash": key.content_hash,
+                    "row_hash": survey.wanted[key],
+                    "document": freelancer.model_dump_json(exclude_none=True),
+                }
+            )
+    spool.flush()
+    check_bad_share(survey.rows, config.dataset.max_bad_share)
+    return survey, bad
+
+
+def check_bad_share(report: TableReport, most: float) -> None:
+    """Stop before anything is written where too many rows are bad.
+
+    Raises:
+        DatasetError: naming the share, the limit and the commonest reasons.
+    """
+    if report.rows and report.bad / report.rows > most:
+        reasons = ", ".join(f"{count} x {reason}" for reason, count in report.reasons.most_common(3))
+        raise DatasetError(
+            f"{report.bad} of {report.rows} rows of {report.name} are bad ({reasons}), more than dataset.max_bad_share "
+            f"= {most}: run `skillmatch validate` and mend them, or raise the limit"
+        )
+
+
+def _write_quarantine(path: Path, rows: list[BadRow]) -> None:
+    with atomic_file(path) as temporary:
+        lines = (json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
+        temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def _encode_blocks(config: Config, spool: Spool, actor: dict[str, object], progress: Advance) -> Counter[str]:
+    """Sums over all blocks of rows, tokens and seconds of each stage."""
+    done: Counter[str] = Counter()
+    if not spool.blocks:
+        return done
+    import ray.data
+
+    ensure_ray(config.ray)
+    tasks = [pa.table({"path": paths}) for paths in spool.tasks(config.encode.workers)]
+    counts = ray.data.from_arrow(tasks).map_batches(
+        DocumentEncoder,
+        batch_size=None,
+        batch_format="pyarrow",
+        fn_constructor_kwargs=actor | {"threads": threads_for(config.encode.workers, config.encode.threads_per_worker)},
+        **actor_pool(config, len(tasks)),
+    )
+    started = time.perf_counter()
+    for block in counts.iter_rows():
+        done.update(block)
+        passed = time.perf_counter() - started
+        note = f"{done['rows'] / passed:,.1f} rows/s, {done['tokens'] / passed:,.0f} tokens/s"
+        progress(done["rows"], spool.rows, note)
+    return done
+
+
+def _live_rows(survey: _Survey, stored: dict[VectorKey, Place]) -> dict[VectorKey, tuple[Place, str]]:
+    """Where each wanted vector lies.
+
+    Raises:
+        DatasetError: if a row got lost, which would be a defect of this program.
+    """
+    lost = [key.freelancer_id for key in survey.wanted if key not in stored]
+    if lost or len(survey.wanted) != survey.rows.good:
+        raise DatasetError(
+            f"{len(lost)} freelancers have no vector after encoding ({', '.join(lost[:3])}) and "
+            f"{survey.rows.good} good rows gave {len(survey.wanted)} keys: please report this, and try running again"
+        )
+    return {key: (stored[key], row_hash) for key, row_hash in survey.wanted.items()}

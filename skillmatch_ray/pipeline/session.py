@@ -1,0 +1,95 @@
+"""Reach a Ray cluster, or start a local one once for the whole process."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import psutil
+
+from skillmatch_ray.config import Config, EncodeSettings, RaySettings
+from skillmatch_ray.errors import ConfigError
+
+MEGABYTE = 2**20
+
+
+def ensure_ray(settings: RaySettings) -> float:
+    """Connect to Ray unless this process already is; returns the logical CPUs of the cluster.
+
+    With `settings.address` or $RAY_ADDRESS an existing cluster is used (a job finds its own this
+    way); otherwise a local one is started. Its logical CPUs are more than its cores, so that an actor
+    pool never starves the tasks that read and write for it.
+    """
+    import ray
+    import ray.data
+
+    if not ray.is_initialized():
+        address = settings.address or os.environ.get("RAY_ADDRESS")
+        ray.init(**(_remote(address) if address else _local(settings)))
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    return float(ray.cluster_resources().get("CPU", 1.0))
+
+
+def _remote(address: str) -> dict[str, Any]:
+    return {"address": address, "log_to_driver": False, "logging_level": "WARNING"}
+
+
+def _local(settings: RaySettings) -> dict[str, Any]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION", "0")
+    return {
+        "num_cpus": settings.num_cpus or max(4, 2 * (psutil.cpu_count() or 1)),
+        "include_dashboard": False,
+        "object_store_memory": settings.object_store_mb * MEGABYTE,
+        "log_to_driver": False,
+        "logging_level": "WARNING",
+    }
+
+
+def actor_pool(config: Config, tasks: int) -> dict[str, Any]:
+    """Arguments of a Ray Data map for a pool of actors that has `tasks` to do.
+
+    Raises:
+        ConfigError: if the actors cannot all start beside the tasks that feed them. Ray would wait for
+            ever, without a word. A cluster that was reached by address may grow, so it is not judged.
+    """
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    settings = config.encode
+    workers = min(settings.workers, tasks)
+    most = min(settings.max_workers or workers, tasks)
+    if not (config.ray.address or os.environ.get("RAY_ADDRESS")):
+        check_pool(settings, workers, ray.cluster_resources())
+    fixed = most <= workers
+    compute = ActorPoolStrategy(size=workers) if fixed else ActorPoolStrategy(min_size=workers, max_size=most)
+    if settings.gpus_per_worker:
+        return {"compute": compute, "num_gpus": settings.gpus_per_worker}
+    return {"compute": compute, "num_cpus": settings.cpus_per_worker}
+
+
+def check_pool(settings: EncodeSettings, workers: int, resources: dict[str, float]) -> None:
+    """Whether `workers` actors and one feeding task fit into `resources`.
+
+    Raises:
+        ConfigError: if not; the message names the setting to change.
+    """
+    gpus, cpus = resources.get("GPU", 0.0), resources.get("CPU", 0.0)
+    if workers * settings.gpus_per_worker > gpus:
+        raise ConfigError(
+            f"encode.workers ({workers}) x encode.gpus_per_worker ({settings.gpus_per_worker}) is more than the "
+            f"{gpus:g} GPUs that Ray has: lower one of them"
+        )
+    if not settings.gpus_per_worker and workers * settings.cpus_per_worker + 1 > cpus:
+        raise ConfigError(
+            f"encode.workers ({workers}) x encode.cpus_per_worker ({settings.cpus_per_worker}) and one CPU to feed "
+            f"them are more than the {cpus:g} logical CPUs of Ray: lower one of them, or raise ray.num_cpus"
+        )
+
+
+def threads_for(workers: int, threads: int | None) -> int:
+    """Threads of each of `workers` on one machine: all its cores, shared, unless told."""
+    cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    return threads or max(1, cores // workers)

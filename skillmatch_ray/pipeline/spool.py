@@ -1,0 +1,66 @@
+"""Work for actors, spooled on disk in small blocks, so that only paths travel through Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SPOOL_DIRECTORY = ".spool"
+
+
+@dataclass
+class Spool:
+    """Rows of one schema, written as they come in blocks of `rows_per_block`.
+
+    Attributes:
+        root: directory that all workers reach.
+        rows_per_block: rows that are held in memory at once.
+        blocks: the files written so far.
+        rows: added so far.
+    """
+
+    root: Path
+    rows_per_block: int
+    blocks: list[Path] = field(default_factory=list)
+    rows: int = 0
+    _waiting: list[dict[str, str]] = field(default_factory=list, repr=False)
+
+    def add(self, row: dict[str, str]) -> None:
+        """Take one row."""
+        self.rows += 1
+        self._waiting.append(row)
+        if len(self._waiting) >= self.rows_per_block:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits; call it after the last row."""
+        if not self._waiting:
+            return
+        path = self.root / f"{len(self.blocks):06d}.parquet"
+        pq.write_table(pa.Table.from_pylist(self._waiting), path)
+        self.blocks.append(path.resolve())
+        self._waiting = []
+
+    def tasks(self, workers: int, most: int = 8) -> list[list[str]]:
+        """Blocks grouped into tasks: several to a task, so that reading ahead pays; at least four for each worker."""
+        size = max(1, min(most, len(self.blocks) // (4 * workers)))
+        paths = [str(path) for path in self.blocks]
+        return [paths[i : i + size] for i in range(0, len(paths), size)]
+
+
+@contextlib.contextmanager
+def spool_in(directory: Path, rows_per_block: int) -> Iterator[Spool]:
+    """A fresh spool below `directory`, removed at the end; what a killed run left there goes first."""
+    root = directory / SPOOL_DIRECTORY
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    try:
+        yield Spool(root, rows_per_block)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)

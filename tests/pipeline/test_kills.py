@@ -1,0 +1,132 @@
+"""kill -9 of the driver, of an actor and of a node at random moments: nothing lost, nothing doubled.
+
+$SKILLMATCH_KILL_TRIALS repeats each kill; the default of 1 keeps the run short.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from pipeline_helpers import assert_same_vectors, profiles, vectors_by_id, write_freelancers
+
+from skillmatch_ray.config import Config
+from skillmatch_ray.dataset import Dataset
+from skillmatch_ray.model.matcher import load_matcher
+from skillmatch_ray.pipeline.encode import encode_freelancers
+
+TRIALS = range(int(os.environ.get("SKILLMATCH_KILL_TRIALS", "1")))
+ROWS = 600
+BLOCK = 4
+MakeConfig = Callable[..., Config]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return Dataset(write_freelancers(tmp_path_factory.mktemp("data"), profiles(ROWS)))
+
+
+@pytest.fixture(scope="module")
+def expected(dataset: Dataset, model_dir: Path) -> dict[str, np.ndarray]:
+    """What an uninterrupted plain loop computes."""
+    people = dataset.freelancers()
+    vectors = load_matcher(model_dir, "cpu").encode_freelancers(people)
+    return dict(zip([person.id for person in people], vectors, strict=True))
+
+
+def parts(out: Path) -> int:
+    return len(list(out.glob("part-*.parquet")))
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 180) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "what the test waits for did not happen"
+        time.sleep(0.005)
+
+
+def random_moment(trial: int) -> int:
+    """Parts that are there when the kill comes: somewhere in the middle of the run."""
+    return random.Random(trial).randrange(1, ROWS // BLOCK * 2 // 3)
+
+
+def end(processes: list[psutil.Process]) -> None:
+    """The killed driver's own Ray goes down by itself; what does not in time is ended."""
+    _, alive = psutil.wait_procs(processes, timeout=20)
+    for process in alive:
+        process.kill()
+
+
+@pytest.mark.ray_local
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("trial", TRIALS)
+def test_a_killed_driver_is_continued(
+    tmp_path: Path,
+    trial: int,
+    dataset: Dataset,
+    model_dir: Path,
+    make_config: MakeConfig,
+    expected: dict[str, np.ndarray],
+) -> None:
+    out, config = tmp_path / "out", make_config(workers=2, rows_per_block=BLOCK)
+    (tmp_path / "config.json").write_text(config.model_dump_json(), encoding="utf-8")
+    script = Path(__file__).with_name("drive_encode.py")
+    places = [str(place) for place in (tmp_path / "config.json", dataset.root, model_dir, out)]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with subprocess.Popen([sys.executable, str(script), *places], env=environment) as driver:
+        wait_for(lambda: parts(out) >= random_moment(trial) or driver.poll() is not None)
+        assert driver.poll() is None, "the run ended before it could be killed"
+        family = psutil.Process(driver.pid).children(recursive=True)
+        driver.kill()
+    end(family)
+    assert not (out / "manifest.parquet").exists()
+    report = encode_freelancers(config, dataset, model_dir, out)
+    assert report.reused >= random_moment(trial) * BLOCK
+    assert report.encoded + report.reused == report.rows_out == ROWS
+    assert_same_vectors(vectors_by_id(out), expected, atol=1e-3)
+    assert not list(out.glob(".*.tmp"))
+
+
+def actors() -> Iterator[int]:
+    """Process ids of the encoding actors of this session's Ray."""
+    for process in psutil.Process().children(recursive=True):
+        command = process.cmdline()
+        if command and "DocumentEncoder" in command[0]:
+            yield process.pid
+
+
+@pytest.mark.ray_local
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("trial", TRIALS)
+def test_a_killed_actor_costs_no_row(
+    tmp_path: Path,
+    trial: int,
+    dataset: Dataset,
+    model_dir: Path,
+    make_config: MakeConfig,
+    expected: dict[str, np.ndarray],
+) -> None:
+    out, killed = tmp_path / "out", []
+
+    def kill() -> None:
+        wait_for(lambda: parts(out) >= random_moment(trial))
+        victim = random.Random(trial).choice(sorted(actors()))
+        os.kill(victim, 9)
+        killed.append(victim)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    report = encode_freelancers(make_config(workers=2, rows_per_block=BLOCK), dataset, model_dir, out)
+    killer.join(5)
+    assert killed
+    assert report.encoded == report.rows_out == ROWS
+    assert_same_vectors(vectors_by_id(out), expected, atol=1e-3)
