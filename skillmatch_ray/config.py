@@ -106,7 +106,6 @@ class MilvusSettings(Settings):
     m: int = Field(16, ge=2, le=2048, description="links of an HNSW node; servers")
     ef_construction: int = Field(200, ge=8, description="candidates looked at while HNSW is built; servers")
     ef: int = Field(512, ge=8, description="least number of candidates that an HNSW search looks at; servers")
-    nlist: int = Field(64, ge=1, le=65_536, description="cells of the exact scan; Milvus Lite")
     timeout_s: float = Field(10.0, gt=0, description="of one search or small write")
     build_timeout_s: float = Field(3600.0, gt=0, description="of flushing, building and loading an index")
     insert_mb: float = Field(8.0, gt=0, le=48, description="bytes of one insert; servers refuse more than 64 MB")

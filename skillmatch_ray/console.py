@@ -14,11 +14,13 @@ Advance = Callable[[float, float, str], None]
 """Called with (done, total, note)."""
 
 _LINE_EVERY_S = 10.0
+_LOG_WIDTH = 150
 
 
 def console() -> Console:
     """Where messages for people go; standard output stays free for results."""
-    return Console(stderr=True, highlight=False)
+    # Without a terminal rich assumes 80 columns, in which a table of candidates can not be read.
+    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _LOG_WIDTH)
 
 
 @contextmanager

@@ -126,7 +126,7 @@ def _run(config: Config, workspace: Workspace, dataset_dir: Path | None) -> dict
     return {
         "dataset": validation.as_dict(),
         "evaluation": evaluation.as_dict(),
-        "index": index,
+        "index": {**index, "recall_at_10_vs_exact": index["validation"]["recall_at_10"]},
         "seconds": run.seconds,
         "versions": versions(),
     }

@@ -60,4 +60,4 @@ def _named_by_sample(dataset: Dataset) -> dict[str, frozenset[str]]:
     path = dataset.root / SAMPLE_FILE
     if not path.is_file():
         return {}
-    return {name: frozenset(ids) for name, ids in read_json(path)["held_out_projects"].items()}
+    return {name: frozenset(ids) for name, ids in read_json(path)["held_out_projects"].items() if ids}

@@ -6,6 +6,9 @@ What a backend can do is probed when it is opened, not guessed from its address.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import logging
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ from numpy.typing import NDArray
 from skillmatch_ray.config import MilvusSettings
 from skillmatch_ray.errors import LockedError, MilvusError
 from skillmatch_ray.files import owner_lock
+from skillmatch_ray.index.filters import in_list
 from skillmatch_ray.index.schema import KEY, VECTOR, Column, Layout
 
 METRIC: Final = "IP"
@@ -27,6 +31,8 @@ MAX_RESULTS: Final = 16_384
 """Rows that servers return at most for one search."""
 
 _DELETED_AT_ONCE = 1000
+_PAGE_ROWS = 4000
+_SMALL = 20_000
 
 IndexKind = Literal["scan", "graph"]
 ResultT = TypeVar("ResultT")
@@ -40,8 +46,8 @@ class Capabilities:
         version: as it names itself.
         lite: Milvus Lite, embedded or as a server.
         aliases: whether a release is switched by an alias.
-        index: "scan" = exact inverted lists, all of them read; "graph" = HNSW. On Milvus Lite 3 a search
-            costs the same with either (its rows are masked in Python), so the exact one is taken.
+        index: "scan" = every vector that passes the filter is compared; "graph" = HNSW. On Milvus Lite 3 a
+            search costs the same with either, since it masks its rows in Python: so the exact one is taken.
     """
 
     version: str
@@ -98,6 +104,8 @@ class Backend:
     def _connect(self) -> Any:
         from pymilvus import MilvusClient
 
+        # It logs a traceback for every failed call, also where the caller goes on; our errors tell what failed.
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
         token = os.environ.get(self.settings.token_env, "")
         try:
             return MilvusClient(self.place, token=token, timeout=self.settings.timeout_s, dedicated=True)
@@ -143,15 +151,18 @@ class Backend:
         except Exception as e:
             raise MilvusError(f"Milvus at {self.place}, {action}, failed: {getattr(e, 'message', None) or e}") from e
 
-    def create(self, collection: str, layout: Layout) -> None:
-        """Make an empty collection with its index; an index on a million existing rows outlives the connection."""
+    def create(self, collection: str, layout: Layout, rows: int) -> None:
+        """Make an empty collection with its index; an index on a million existing rows outlives the connection.
+
+        `rows` is how many are to come.
+        """
         from pymilvus import MilvusClient
 
         schema = MilvusClient.create_schema(auto_id=False)
         for column in layout.columns:
             schema.add_field(**_field(column))
         index = MilvusClient.prepare_index_params()
-        index.add_index(VECTOR, **self.index_settings())
+        index.add_index(VECTOR, **self.index_settings(rows))
         self._call(
             f"creating {collection}",
             self.client.create_collection,
@@ -161,10 +172,11 @@ class Backend:
             slow=True,
         )
 
-    def index_settings(self) -> dict[str, Any]:
-        """Type, metric and parameters of the vector index."""
+    def index_settings(self, rows: int) -> dict[str, Any]:
+        """Type, metric and parameters of the vector index for about so many rows."""
         if self.capabilities.index == "scan":
-            return {"index_type": "IVF_FLAT", "metric_type": METRIC, "params": {"nlist": self.settings.nlist}}
+            # Inverted lists, all of them read, are the scan that copies nothing; too few rows cannot train them.
+            return {"index_type": "IVF_FLAT" if rows >= _SMALL else "FLAT", "metric_type": METRIC, "params": {}}
         build = {"M": self.settings.m, "efConstruction": self.settings.ef_construction}
         return {"index_type": "HNSW", "metric_type": METRIC, "params": build}
 
@@ -194,8 +206,8 @@ class Backend:
     def delete(self, collection: str, ids: Sequence[str]) -> None:
         """Delete rows by key; unknown keys are ignored."""
         for start in range(0, len(ids), _DELETED_AT_ONCE):
-            some = list(ids[start : start + _DELETED_AT_ONCE])
-            self._call(f"deleting from {collection}", self.client.delete, collection, ids=some)
+            some = in_list(KEY, ids[start : start + _DELETED_AT_ONCE])
+            self._call(f"deleting from {collection}", self.client.delete, collection, filter=some)
 
     def load(self, collection: str) -> None:
         """Make the collection searchable; needed after every opening."""
@@ -229,31 +241,33 @@ class Backend:
             return []
         rows = self._call(
             f"reading {collection}",
-            self.client.get,
+            self.client.query,
             collection,
-            ids=list(ids),
+            filter=in_list(KEY, ids),
             output_fields=list(fields),
             consistency_level="Strong",
         )
         return [dict(row) for row in rows]
 
-    def rows(self, collection: str, fields: Sequence[str], batch: int = 5000) -> Iterator[dict[str, Any]]:
-        """Every row, in batches."""
-        pages = self._call(
-            f"reading {collection}",
-            self.client.query_iterator,
-            collection,
-            batch_size=batch,
-            filter="",
-            output_fields=list(fields),
-            consistency_level="Strong",
-            slow=True,
-        )
-        try:
-            while page := pages.next():
-                yield from (dict(row) for row in page)
-        finally:
-            pages.close()
+    def rows(self, collection: str, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Every row once, in no order, page by page.
+
+        pymilvus' own iterator pastes keys into an expression unescaped, so pages are cut by the first
+        digits of the row hash instead.
+        """
+        digits = max(0, math.ceil(math.log(max(1, self.count(collection) / _PAGE_ROWS), 16)))
+        for prefix in map("".join, itertools.product("0123456789abcdef", repeat=digits)):
+            page = self._call(
+                f"reading {collection}",
+                self.client.query,
+                collection,
+                filter=f'row_hash like "{prefix}%"',
+                output_fields=list(fields),
+                limit=MAX_RESULTS,
+                consistency_level="Strong",
+                slow=True,
+            )
+            yield from (dict(row) for row in page)
 
     def search(
         self,
@@ -286,11 +300,10 @@ class Backend:
 
     def alias_target(self, alias: str) -> str | None:
         """The collection behind an alias, or None."""
-        try:
-            found = self._call(f"looking for alias {alias}", self.client.describe_alias, alias)
-        except MilvusError:
+        known = self._call("listing aliases", self.client.list_aliases)["aliases"]
+        if alias not in known:
             return None
-        return str(found["collection_name"])
+        return str(self._call(f"looking for alias {alias}", self.client.describe_alias, alias)["collection_name"])
 
     def drop_alias(self, alias: str) -> None:
         """Remove an alias."""

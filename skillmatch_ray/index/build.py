@@ -96,7 +96,7 @@ class Build:
 
     def fill(self, backend: Backend, layout: Layout) -> tuple[RowSample, QueryDraw]:
         """Create the collection with its index, and insert everybody."""
-        backend.create(self.collection, layout)
+        backend.create(self.collection, layout, len(self.source))
         sample = RowSample(self.config.milvus.sample_rows, self.config.seed)
         draw = QueryDraw(self.config.milvus.gate_queries, self.config.seed)
         done = 0
@@ -210,7 +210,7 @@ def _build(
     with build.open("validating") as backend:
         backend.load(build.collection)
         verdict = judge(backend, build.collection, len(source), build.exact(draw), golden, config.milvus.gate_recall)
-        index, version = backend.index_settings(), backend.capabilities.version
+        index, version = backend.index_settings(len(source)), backend.capabilities.version
     _refuse(name, verdict)
     write_sample(store.sample_file(name), sample.rows)
     release = Release(

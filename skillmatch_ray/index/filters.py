@@ -15,7 +15,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -44,8 +44,8 @@ UNKNOWN_DEGREES = 999.0
 NO_RADIUS = -1.0
 
 _LONGEST_CATEGORY_BYTES = 512
-_MOBILITY_BANDS_KM = (25.0, 50.0, 100.0, 200.0, 400.0)
-"""Boxes are drawn for freelancers of like mobility, so that few who would not travel are looked at."""
+_MOBILITY_BANDS_KM = (50.0, 200.0)
+"""A box for freelancers of like mobility: few who would not travel are looked at, and the expression stays short."""
 
 
 def _one_or_many(value: Any) -> Any:
@@ -194,9 +194,9 @@ def compile_filters(filters: Filters, language_columns: Collection[str]) -> Comp
     """
     wanted = filters.spoken_languages
     clauses = (
-        _or_unknown(filters, _in("country", filters.countries), f"country == {quote(UNKNOWN_TEXT)}"),
+        _or_unknown(filters, in_list("country", filter(None, filters.countries)), f"country == {quote(UNKNOWN_TEXT)}"),
         _or_unknown(
-            filters, _in("category", map(category_key, filters.categories)), f"category == {quote(UNKNOWN_TEXT)}"
+            filters, in_list("category", map(category_key, filters.categories)), f"category == {quote(UNKNOWN_TEXT)}"
         ),
         _or_unknown(filters, "remote == 1" if filters.remote else "", f"remote == {UNKNOWN_REMOTE}"),
         _or_unknown(filters, _languages(wanted, language_columns), "languages_known == false"),
@@ -256,7 +256,8 @@ def _or_unknown(filters: Filters, clause: str, unknown: str) -> str:
     return f"({clause} or {unknown})" if filters.include_unknown else clause
 
 
-def _in(column: str, values: Any) -> str:
+def in_list(column: str, values: Iterable[str]) -> str:
+    """`column in [...]`, or nothing for no values."""
     listed = ", ".join(quote(value) for value in values)
     return f"{column} in [{listed}]" if listed else ""
 

@@ -8,6 +8,8 @@ counts travel through Ray, so the object store stays empty whatever the size.
 from __future__ import annotations
 
 import json
+import resource
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -69,6 +71,7 @@ class EncodeReport:
         fingerprint: of the model.
         workers: actors at the start.
         stage_s: stage -> seconds of all actors.
+        peak_mb: most memory that one actor ever held.
     """
 
     rows_in: int
@@ -83,6 +86,7 @@ class EncodeReport:
     fingerprint: str
     workers: int = 0
     stage_s: dict[str, float] = field(default_factory=dict)
+    peak_mb: float = 0.0
 
     @property
     def utilisation(self) -> dict[str, float]:
@@ -100,7 +104,7 @@ class EncodeReport:
 
     def _stage_line(self) -> str:
         shares = ", ".join(f"{stage} {share:.0%}" for stage, share in self.utilisation.items())
-        return f"; {self.workers} workers: {shares}" if shares else ""
+        return f"; {self.workers} workers, {self.peak_mb:,.0f} MB each at most: {shares}" if shares else ""
 
 
 @dataclass(frozen=True)
@@ -205,7 +209,7 @@ class DocumentEncoder:
         write_part(self.out, block.keys, vectors)
         seconds = {"backbone": encoded - started, "head": headed - encoded, "write": time.perf_counter() - headed}
         tokens = sum(document.tokens for document in documents)
-        return {"rows": len(block.keys), "tokens": tokens} | block.seconds | seconds
+        return {"rows": len(block.keys), "tokens": tokens, "peak_mb": peak_memory_mb()} | block.seconds | seconds
 
     def _states(self, block: _Prepared) -> list[Tensor]:
         """(tokens, D) of each section: computed, or read from the store."""
@@ -220,6 +224,12 @@ class DocumentEncoder:
             fresh[place[i]] if fresh is not None and i in place else cast("TokenStateStore", store).get(text)
             for i, text in enumerate(block.texts)
         ]
+
+
+def peak_memory_mb() -> float:
+    """The most memory that this process ever held, in megabytes."""
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes / 2**10 if sys.platform != "darwin" else kilobytes / 2**20
 
 
 @dataclass
@@ -289,6 +299,7 @@ def encode_freelancers(
         fingerprint=description["fingerprint"],
         workers=min(config.encode.workers, len(spool.blocks)),
         stage_s={stage: round(done[stage], 2) for stage in STAGES if done},
+        peak_mb=round(done["peak_mb"], 1),
     )
 
 
@@ -336,7 +347,7 @@ def _write_quarantine(path: Path, rows: list[BadRow]) -> None:
 
 
 def _encode_blocks(config: Config, spool: Spool, actor: dict[str, object], progress: Advance) -> Counter[str]:
-    """Sums over all blocks of rows, tokens and seconds of each stage."""
+    """Sums over all blocks of rows, tokens and seconds of each stage, and the greatest peak_mb."""
     done: Counter[str] = Counter()
     if not spool.blocks:
         return done
@@ -353,7 +364,9 @@ def _encode_blocks(config: Config, spool: Spool, actor: dict[str, object], progr
     )
     started = time.perf_counter()
     for block in counts.iter_rows():
+        peak = max(done["peak_mb"], block.pop("peak_mb"))
         done.update(block)
+        done["peak_mb"] = peak
         passed = time.perf_counter() - started
         note = f"{done['rows'] / passed:,.1f} rows/s, {done['tokens'] / passed:,.0f} tokens/s"
         progress(done["rows"], spool.rows, note)

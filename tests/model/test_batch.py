@@ -83,7 +83,7 @@ def test_half_precision_stays_half_and_never_costs_a_full_one():
     full = EncodedDocument((0,), (torch.full((1, DIM), 1.0001),))
     half = EncodedDocument((0,), (torch.ones(1, DIM, dtype=torch.float16),))
     assert collate([half], DIM, 8).states.dtype == torch.float16
-    for order in ([half, full], [full, half]):
+    for order, place in (([half, full], 1), ([full, half], 0)):
         batch = collate(order, DIM, 8)
         assert batch.states.dtype == torch.float32
-        np.testing.assert_allclose(batch.states[order.index(full)].numpy(), 1.0001)
+        np.testing.assert_allclose(batch.states[place].numpy(), 1.0001)

@@ -35,12 +35,21 @@ PROJECTS = [
 
 def shaken(backbone, settings=SMALL, seed=0):
     """A matcher whose every weight is random, as if trained: nothing is zero any more."""
-    matcher = Matcher.untrained(backbone, settings)
     torch.manual_seed(seed)
+    matcher = Matcher.untrained(backbone, settings)
     with torch.no_grad():
         for weight in matcher.towers.parameters():
             weight.add_(0.15 * torch.randn_like(weight))
     return matcher
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tensors this small only lose time to a second thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -130,3 +130,31 @@ def test_a_killed_actor_costs_no_row(
     assert killed
     assert report.encoded == report.rows_out == ROWS
     assert_same_vectors(vectors_by_id(out), expected, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trial", TRIALS)
+def test_a_lost_node_costs_no_row(
+    tmp_path: Path,
+    trial: int,
+    dataset: Dataset,
+    model_dir: Path,
+    make_config: MakeConfig,
+    expected: dict[str, np.ndarray],
+) -> None:
+    """Each of the two nodes has room for one of the two actors."""
+    config = make_config(workers=2, rows_per_block=BLOCK, cpus_per_worker=1.5)
+    (tmp_path / "config.json").write_text(config.model_dump_json(), encoding="utf-8")
+    script = Path(__file__).with_name("drive_cluster.py")
+    places = [str(place) for place in (tmp_path / "config.json", dataset.root, model_dir, tmp_path / "out")]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, str(script), *places, str(random_moment(trial))],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.stdout.strip().endswith(f"removed=True encoded={ROWS} rows_out={ROWS}"), done.stderr[-2000:]
+    assert_same_vectors(vectors_by_id(tmp_path / "out"), expected, atol=1e-3)
