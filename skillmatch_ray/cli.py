@@ -33,14 +33,16 @@ WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", "-w", help=
 DatasetOption = Annotated[Path, typer.Option("--dataset", "-d", help="Directory of tables.")]
 
 
-def settings(config: Path | None, overrides: list[str] | None, **base: Any) -> Config:
-    """The resolved configuration; options given on the command line win over the file."""
+def settings(
+    config: Path | None, overrides: list[str] | None, base: dict[str, Any] | None = None, **options: Any
+) -> Config:
+    """The resolved configuration: `base`, then the file, then options and overrides of the command line."""
     given = [
         f"{key.replace('__', '.')}={json.dumps(str(value) if isinstance(value, Path) else value)}"
-        for key, value in base.items()
+        for key, value in options.items()
         if value is not None
     ]
-    return load_config(config, [*given, *(overrides or [])])
+    return load_config(config, [*given, *(overrides or [])], base)
 
 
 def finish(report: Path | None, value: Any) -> None:
@@ -65,11 +67,12 @@ def quickstart(
     report: ReportOption = None,
 ) -> None:
     """From nothing to a match: sample, encode, train, evaluate, index, three briefs answered."""
-    from skillmatch_ray.quickstart import run_quickstart
+    from skillmatch_ray.quickstart import QUICKSTART_BASE, run_quickstart
 
     resolved = settings(
         config,
         overrides,
+        QUICKSTART_BASE,
         workspace=workspace,
         sample__freelancers=freelancers,
         sample__projects=projects,

@@ -41,7 +41,7 @@ class ModelSettings(Settings):
     layers: int = Field(4, ge=0)
     heads: int = Field(12, ge=1)
     ffn: int | None = Field(None, ge=1, description="width of the feed-forward; None: 4 x the backbone's")
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
     shared_towers: bool = False
     section_types: tuple[str, ...] = Field(SECTION_TYPES, description="order is part of the model")
     max_document_tokens: int = Field(512, ge=8)
@@ -53,14 +53,14 @@ class ModelSettings(Settings):
 class TrainingSettings(Settings):
     """The contrastive training of the head."""
 
-    steps: int = Field(90, ge=1)
-    projects_per_step: int = Field(48, ge=2, description="over all workers")
+    steps: int = Field(120, ge=1)
+    projects_per_step: int = Field(32, ge=2, description="over all workers")
     positives_per_project: int = Field(1, ge=1)
     negatives_per_project: int = Field(1, ge=0, description="stated negatives drawn from the history")
-    groups_per_step: int = Field(4, ge=1, description="job categories that one batch is drawn from; few = hard")
+    groups_per_step: int = Field(3, ge=1, description="job categories that one batch is drawn from; few = hard")
     loss: dict[str, dict[str, Any]] = Field({"infonce": {}}, description="loss name -> arguments (weight among them)")
     weak_negative_weight: float = Field(1.0, ge=0)
-    learning_rate: float = Field(3e-4, gt=0)
+    learning_rate: float = Field(1e-4, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     warmup_share: float = Field(0.1, ge=0, le=1)
     section_dropout: float = Field(0.0, ge=0, lt=1, description="share of sections hidden from a document")
@@ -71,8 +71,8 @@ class TrainingSettings(Settings):
     threads_per_worker: int | None = Field(None, ge=1, description="None: the cores of the machine / workers")
     use_gpu: bool = False
     validation_share: float = Field(0.1, ge=0, lt=1, description="latest projects kept for validation")
-    validate_every: int = Field(30, ge=1)
-    checkpoint_every: int = Field(30, ge=1)
+    validate_every: int = Field(40, ge=1)
+    checkpoint_every: int = Field(20, ge=1)
     patience: int | None = Field(None, ge=1, description="validations without gain before stopping")
 
 

@@ -18,12 +18,16 @@ def names(path):
     return sorted(p.name for p in path.iterdir())
 
 
+def cut_short(path):
+    path.write_text("half")
+    raise RuntimeError("cut")
+
+
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
     target = tmp_path / "deep" / "report.json"
     write_json(target, {"ü": 1})
     with pytest.raises(RuntimeError, match="cut"), atomic_file(target) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("cut")
+        cut_short(temporary)
     assert read_json(target) == {"ü": 1}
     assert names(target.parent) == ["report.json"]
     assert "ü" in target.read_text(encoding="utf-8")
@@ -35,8 +39,7 @@ def test_a_directory_is_replaced_whole_or_not_at_all(tmp_path):
         with atomic_directory(target) as temporary:
             (temporary / "weights").write_text(content)
     with pytest.raises(RuntimeError, match="cut"), atomic_directory(target) as temporary:
-        (temporary / "weights").write_text("three")
-        raise RuntimeError("cut")
+        cut_short(temporary / "weights")
     assert (target / "weights").read_text() == "two"
     assert names(tmp_path) == ["model"]
 
@@ -44,9 +47,9 @@ def test_a_directory_is_replaced_whole_or_not_at_all(tmp_path):
 def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
     target = tmp_path / "a.json"
     write_json(target, [1])
+    loop: list[object] = []
+    loop.append(loop)
     with pytest.raises(ValueError, match="Circular"):
-        loop: list[object] = []
-        loop.append(loop)
         write_json(target, loop)
     assert read_json(target) == [1]
 

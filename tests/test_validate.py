@@ -51,7 +51,9 @@ def messy(tmp_path):
     """One problem of each kind, among good rows."""
     return write(
         tmp_path / "data",
-        freelancers=[person(0), person(1, age=3), person(2, headline=""), person(0), person(3, latitude=99, longitude=0)],
+        freelancers=[
+            person(0), person(1, age=3), person(2, headline=""), person(0), person(3, latitude=99, longitude=0),
+        ],
         projects=[brief(0, budget=1), brief(1, description="x" * 2**20), brief(2, title=None)],
         interactions=[contact(0, 0), contact(9, 0), contact(0, 2), contact(1, 1), contact(8, 8, outcome="liked")],
         qrels=[grade(0, 0), grade(0, 0, 3), grade(1, 7)],

@@ -23,6 +23,7 @@ from skillmatch_ray.backbone.encoder import Backbone, TokenStates
 from skillmatch_ray.errors import FingerprintError
 from skillmatch_ray.files import atomic_file, read_json, write_json
 
+STORE_HEADER = "store.json"
 BYTES_PER_VALUE = 2
 _KEY_BYTES = 16
 
@@ -60,7 +61,7 @@ class TokenStateStore:
     _known: set[str] = field(default_factory=set, repr=False)
 
     def __post_init__(self) -> None:
-        header = self.root / "store.json"
+        header = self.root / STORE_HEADER
         if not header.is_file():
             write_json(header, {"fingerprint": self.fingerprint, "dim": self.dim})
         found = read_json(header)

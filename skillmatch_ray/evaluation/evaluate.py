@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from skillmatch_ray.backbone.encoder import Backbone
-from skillmatch_ray.backbone.store import TokenStateStore
+from skillmatch_ray.backbone.store import STORE_HEADER, TokenStateStore
 from skillmatch_ray.config import BackboneSettings, Config
 from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.documents import Freelancer, Project
@@ -31,6 +31,7 @@ from skillmatch_ray.evaluation.metrics import (
 )
 from skillmatch_ray.evaluation.ranking import Judged, QueryRanks, Scorer, dense_scorer, rank_judged
 from skillmatch_ray.evaluation.truth import RELEVANT_GRADE, Truth, read_truth
+from skillmatch_ray.files import read_json
 from skillmatch_ray.model.matcher import Towers, load_matcher, read_model_config
 
 Values = NDArray[np.float64]
@@ -114,9 +115,16 @@ def evaluate_directory(
     settings = BackboneSettings(**read_model_config(model_dir)["backbone"]) if model_dir else config.backbone
     backbone = Backbone.load(settings)
     towers = {MODEL: load_matcher(model_dir, backbone=backbone).towers} if model_dir else {}
-    store_dir = config.workspace / "token_states"
-    store = TokenStateStore(store_dir, backbone.fingerprint, backbone.dim) if store_dir.is_dir() else None
+    store = open_if_of(config.workspace / "token_states", backbone)
     return evaluate(dataset, backbone, towers, seed=config.seed, store=store, progress=progress)
+
+
+def open_if_of(directory: Path, backbone: Backbone) -> TokenStateStore | None:
+    """The token states in `directory` if they are this backbone's; None where there are none, or another's."""
+    header = directory / STORE_HEADER
+    if not header.is_file() or read_json(header)["fingerprint"] != backbone.fingerprint:
+        return None
+    return TokenStateStore(directory, backbone.fingerprint, backbone.dim)
 
 
 def evaluate(
@@ -207,8 +215,8 @@ def _content(task: Task, ranks: Mapping[str, list[QueryRanks]], dataset: Dataset
         "baselines": {name: _means(values[name]) for name in FLOORS},
         "peers": {name: _means(values[name]) for name in peers},
         "per_language_pair": _per_language_pair(task, ranks),
-        "per_language": _per_group(task, values, [p.language or "?" for p in task.projects]),
-        "per_category": _per_group(task, values, [p.job_category or "?" for p in task.projects]),
+        "per_language": _per_group(values, [p.language or "?" for p in task.projects]),
+        "per_category": _per_group(values, [p.job_category or "?" for p in task.projects]),
         "intervals": {name: {m: interval(v[m], seed) for m in KEY_METRICS} for name, v in values.items()},
         "comparisons": {
             name: asdict(compare(model["map"], values[name]["map"], seed)) for name in (*FLOORS, *peers) if model
@@ -255,7 +263,7 @@ def _means(values: Mapping[str, Values]) -> dict[str, float]:
     return {name: round(float(found.mean()), 6) for name, found in values.items()}
 
 
-def _per_group(task: Task, values: Mapping[str, Mapping[str, Values]], names: Sequence[str]) -> dict[str, Any]:
+def _per_group(values: Mapping[str, Mapping[str, Values]], names: Sequence[str]) -> dict[str, Any]:
     """MAP of every system for each group of projects."""
     groups: dict[str, list[int]] = defaultdict(list)
     for q, name in enumerate(names):

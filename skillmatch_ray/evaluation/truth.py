@@ -48,7 +48,7 @@ def read_truth(dataset: Dataset, projects: Mapping[str, Project]) -> Truth:
     relations = Relations.from_interactions(dataset.read(INTERACTIONS))
     held_out = split_projects(dataset, projects.values(), 0.0).held_out
     test = sorted(frozenset().union(*held_out.values()))
-    positives = {p: {f: 3 for f in relations.positives(p)} for p in test if p in projects}
+    positives = {p: dict.fromkeys(relations.positives(p), 3) for p in test if p in projects}
     return Truth("interactions", positives, held_out)
 
 

@@ -11,7 +11,7 @@ import json
 import resource
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -72,6 +72,9 @@ class EncodeReport:
         workers: actors at the start.
         stage_s: stage -> seconds of all actors.
         peak_mb: most memory that one actor ever held.
+        computed_tokens: that the backbone read; equal sections of a block and stored ones cost nothing.
+        steady_tokens_per_s: computed tokens per second from the first finished block on, without start-up.
+        startup_s: until the first block was finished.
     """
 
     rows_in: int
@@ -87,6 +90,9 @@ class EncodeReport:
     workers: int = 0
     stage_s: dict[str, float] = field(default_factory=dict)
     peak_mb: float = 0.0
+    computed_tokens: int = 0
+    steady_tokens_per_s: float = 0.0
+    startup_s: float = 0.0
 
     @property
     def utilisation(self) -> dict[str, float]:
@@ -209,7 +215,9 @@ class DocumentEncoder:
         write_part(self.out, block.keys, vectors)
         seconds = {"backbone": encoded - started, "head": headed - encoded, "write": time.perf_counter() - headed}
         tokens = sum(document.tokens for document in documents)
-        return {"rows": len(block.keys), "tokens": tokens, "peak_mb": peak_memory_mb()} | block.seconds | seconds
+        computed = sum({ids.tobytes(): len(ids) for ids in block.tokens}.values())
+        counts = {"rows": len(block.keys), "tokens": tokens, "computed_tokens": computed, "peak_mb": peak_memory_mb()}
+        return counts | block.seconds | seconds
 
     def _states(self, block: _Prepared) -> list[Tensor]:
         """(tokens, D) of each section: computed, or read from the store."""
@@ -300,6 +308,9 @@ def encode_freelancers(
         workers=min(config.encode.workers, len(spool.blocks)),
         stage_s={stage: round(done[stage], 2) for stage in STAGES if done},
         peak_mb=round(done["peak_mb"], 1),
+        computed_tokens=int(done["computed_tokens"]),
+        steady_tokens_per_s=round(done["steady_tokens_per_s"], 1),
+        startup_s=round(done["startup_s"], 2),
     )
 
 
@@ -346,9 +357,9 @@ def _write_quarantine(path: Path, rows: list[BadRow]) -> None:
         temporary.write_text("".join(lines), encoding="utf-8")
 
 
-def _encode_blocks(config: Config, spool: Spool, actor: dict[str, object], progress: Advance) -> Counter[str]:
-    """Sums over all blocks of rows, tokens and seconds of each stage, and the greatest peak_mb."""
-    done: Counter[str] = Counter()
+def _encode_blocks(config: Config, spool: Spool, actor: dict[str, object], progress: Advance) -> dict[str, float]:
+    """Sums over all blocks of rows, tokens and seconds of each stage; the greatest peak_mb; the steady rate."""
+    done: dict[str, float] = defaultdict(float)
     if not spool.blocks:
         return done
     import ray.data
@@ -362,14 +373,18 @@ def _encode_blocks(config: Config, spool: Spool, actor: dict[str, object], progr
         fn_constructor_kwargs=actor | {"threads": threads_for(config.encode.workers, config.encode.threads_per_worker)},
         **actor_pool(config, len(tasks)),
     )
-    started = time.perf_counter()
+    started, first = time.perf_counter(), None
     for block in counts.iter_rows():
-        peak = max(done["peak_mb"], block.pop("peak_mb"))
-        done.update(block)
-        done["peak_mb"] = peak
+        done["peak_mb"] = max(done["peak_mb"], block.pop("peak_mb"))
+        for name, value in block.items():
+            done[name] += value
         passed = time.perf_counter() - started
+        first = first or (passed, done["computed_tokens"])
         note = f"{done['rows'] / passed:,.1f} rows/s, {done['tokens'] / passed:,.0f} tokens/s"
         progress(done["rows"], spool.rows, note)
+    if first is not None:
+        done["startup_s"] = first[0]
+        done["steady_tokens_per_s"] = (done["computed_tokens"] - first[1]) / max(1e-9, passed - first[0])
     return done
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,9 +139,15 @@ def _spool_missing(
 
 def section_texts(dataset: Dataset, settings: BackboneSettings) -> Iterator[str]:
     """Every section text with its prefix, projects first."""
-    projects: Iterator[Document] = dataset.read(PROJECTS) if dataset.has(PROJECTS) else iter(())
-    freelancers: Iterator[Document] = dataset.read(FREELANCERS)
-    for document in itertools.chain(projects, freelancers):
+    if dataset.has(PROJECTS):
+        projects = dataset.read(PROJECTS)
+        yield from _texts(projects, settings)
+    freelancers = dataset.read(FREELANCERS)
+    yield from _texts(freelancers, settings)
+
+
+def _texts(documents: Iterable[Document], settings: BackboneSettings) -> Iterator[str]:
+    for document in documents:
         prefix = section_prefix(document.kind, settings)
         yield from (prefix + section.text for section in document.sections())
 

@@ -19,7 +19,7 @@ from skillmatch_ray.model.matcher import Matcher, Towers, load_matcher
 SMALL = ModelSettings(layers=2, heads=4, max_document_tokens=96)
 
 FREELANCERS = [
-    Freelancer(freelancer_id="a", headline="React developer", skills=("React", "CSS", "go"), description="I build " * 9),
+    Freelancer(freelancer_id="a", headline="React developer", skills=("React", "CSS", "go"), description="I do " * 9),
     Freelancer(
         freelancer_id="b", headline="writer", soft_skills=("calm",),
         experiences=({"title": "Editor", "skills": ["SEO", "react"]}, {"description": "the and the"}),

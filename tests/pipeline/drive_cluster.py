@@ -1,4 +1,4 @@
-"""Two nodes on one machine; the second goes in the middle of a run. Arguments: config.json, dataset, model, out, parts."""
+"""Two nodes on one machine; the second goes in mid-run. Arguments: config.json, dataset, model, out, parts."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ray.cluster_utils import Cluster
 
 from skillmatch_ray.config import Config
 from skillmatch_ray.dataset import Dataset
+from skillmatch_ray.files import write_json
 from skillmatch_ray.pipeline.encode import encode_freelancers
 
 
@@ -36,7 +37,8 @@ def main(config: Path, dataset: Path, model_dir: Path, out: Path, moment: int) -
     threading.Thread(target=remove, daemon=True).start()
     settings = Config.model_validate_json(config.read_text(encoding="utf-8"))
     report = encode_freelancers(settings, Dataset(dataset), model_dir, out)
-    sys.stdout.write(f"removed={removed.is_set()} encoded={report.encoded} rows_out={report.rows_out}\n")
+    # A file: Ray writes about the lost node to standard output whenever it likes.
+    write_json(out / "result.json", {"removed": removed.is_set(), "encoded": report.encoded, "rows": report.rows_out})
     ray.shutdown()
     cluster.shutdown()
 

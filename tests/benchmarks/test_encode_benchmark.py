@@ -1,0 +1,68 @@
+"""The encoding benchmark: its arithmetic by hand, and that its peers compute the same thing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from skillmatch_ray.backbone.encoder import Backbone, TokenStates
+from skillmatch_ray.benchmarks.encode import (
+    agreement,
+    benchmark_encode,
+    flops_per_token,
+    peer_checkpoint,
+    section_vectors,
+    sentence_transformer,
+)
+from skillmatch_ray.config import BackboneSettings, Config
+
+TEXTS = ["passage: React developer", "passage: " + "steel and tax " * 40, "passage: x"]
+
+
+def test_section_vectors_are_means() -> None:
+    states = torch.tensor([[1.0, 3.0], [3.0, 5.0], [7.0, 7.0]])
+    vectors = section_vectors(TokenStates(states, np.array([0, 2, 3])))
+    assert vectors.tolist() == [[2.0, 4.0], [7.0, 7.0]]
+
+
+def test_flops_of_a_token_by_hand(tiny_backbone: Backbone) -> None:
+    """2 layers, D = 32, F = 64: 2 x (2 x (4 x 1024 + 2 x 2048) + 4 x 10 x 32) = 2 x (16384 + 1280)."""
+    assert flops_per_token(tiny_backbone, 10) == 35328
+
+
+def test_the_peer_computes_the_same_vectors(tmp_path: Path, tiny_backbone: Backbone) -> None:
+    """Truncation included: the second text is longer than the backbone reads."""
+    pytest.importorskip("sentence_transformers")
+    model = sentence_transformer(peer_checkpoint(tiny_backbone, tmp_path / "peer"), tiny_backbone, torch.float32)
+    assert agreement(lambda texts: model.encode(list(texts)), tiny_backbone, TEXTS) > 0.9999
+
+
+def test_a_peer_that_reads_less_is_found_out(tmp_path: Path, tiny_backbone: Backbone) -> None:
+    pytest.importorskip("sentence_transformers")
+    model = sentence_transformer(peer_checkpoint(tiny_backbone, tmp_path / "peer"), tiny_backbone, torch.float32)
+    assert agreement(lambda texts: model.encode([text[:14] for text in texts]), tiny_backbone, TEXTS) < 0.98
+
+
+@pytest.mark.ray_local
+@pytest.mark.usefixtures("ray_session")
+def test_a_small_run_reports_every_figure(tmp_path: Path, tiny_settings: BackboneSettings) -> None:
+    config = Config.model_validate(
+        {
+            "backbone": tiny_settings.model_dump(),
+            "model": {"layers": 1, "heads": 4},
+            "encode": {"rows_per_block": 16, "cpus_per_worker": 0.5, "threads_per_worker": 1},
+            "sample": {"projects": 100},
+        }
+    )
+    result = benchmark_encode(config, documents=100, report=tmp_path / "report.json")
+    assert set(result.ratios) >= {"pipeline_over_loop"}
+    rates = {name: rate.tokens_per_s for name, rate in result.rates.items()}
+    assert min(rates.values()) > 0
+    assert result.ratios["pipeline_over_loop"] == pytest.approx(rates["pipeline"] / rates["loop"], abs=1e-3)
+    assert result.cosine_to_float32["lowest"] == pytest.approx(1, abs=1e-5)  # the tiny backbone is float32
+    assert 0 < result.matrix_share < 1
+    assert json.loads((tmp_path / "report.json").read_text())["texts"]["documents"] == 100

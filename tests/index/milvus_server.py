@@ -1,0 +1,79 @@
+"""A real Milvus server from its PyPI package (extra milvus-server), started and ended by a fixture."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from skillmatch_ray.files import owner_lock
+
+START_S = 120.0
+ETCD_PEER_PORT = 2380
+"""Of the etcd inside the server; it cannot be set, and a second server dies on it without a word."""
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@contextlib.contextmanager
+def milvus_server(data: Path) -> Iterator[str]:
+    """The address of a server that lives as long as the block."""
+    command = Path(sys.executable).with_name("milvus-server")
+    with owner_lock(Path(tempfile.gettempdir()) / "skillmatch-tests-milvus" / "lock", "a test run", wait=True):
+        _check_free(ETCD_PEER_PORT)
+        yield from _run(command, data, free_port())
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as e:
+            raise RuntimeError(f"port {port} is taken, probably by another Milvus or etcd: stop it") from e
+
+
+def _run(command: Path, data: Path, port: int) -> Iterator[str]:
+    with (data / "server.log").open("wb") as log:
+        # Its wrapper leaves the server itself alive when it is told to end: both are in one session of their own.
+        wrapper = subprocess.Popen(
+            [str(command), "--data", str(data), "--proxy-port", str(port)],
+            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        try:
+            uri = f"http://127.0.0.1:{port}"
+            _wait_for(uri, wrapper, data / "server.log")
+            yield uri
+        finally:
+            children = psutil.Process(wrapper.pid).children(recursive=True) if wrapper.poll() is None else []
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(wrapper.pid, signal.SIGKILL)
+            wrapper.wait()
+            _, alive = psutil.wait_procs(children, timeout=10)
+            assert not alive, f"children of the server are still alive: {alive}"
+
+
+def _wait_for(uri: str, wrapper: subprocess.Popen[bytes], log: Path) -> None:
+    from pymilvus import MilvusClient
+
+    deadline = time.monotonic() + START_S
+    while True:
+        if wrapper.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"the Milvus server did not start:\n{log.read_text()[-2000:]}")
+        with contextlib.suppress(Exception), contextlib.closing(MilvusClient(uri, timeout=2, dedicated=True)) as client:
+            client.list_collections(timeout=2)
+            return
+        time.sleep(0.5)

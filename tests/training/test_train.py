@@ -1,0 +1,115 @@
+"""Training through Ray Train: a whole run, its artefacts, and a worker that dies on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from skillmatch_ray.dataset import Dataset
+from skillmatch_ray.errors import DatasetError
+from skillmatch_ray.model.matcher import load_matcher
+from skillmatch_ray.training import train as train_module
+from skillmatch_ray.training.setup import read_history
+from skillmatch_ray.training.train import train
+
+pytestmark = pytest.mark.ray_local
+
+
+@pytest.fixture
+def run(ray_session, tiny_config, tiny_dataset, tiny_store, tmp_path):
+    """Train with settings changed as wanted; returns (report, model directory, metrics)."""
+
+    def go(name: str, **training):
+        config = tiny_config.model_copy(update={"training": tiny_config.training.model_copy(update=training)})
+        model, run_dir = tmp_path / name, tmp_path / f"run-{name}"
+        report = train(config, Dataset(Path(tiny_dataset)), Path(tiny_store), model, run_dir)
+        lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+        return report, model, lines
+
+    return go
+
+
+def weights(model: Path) -> dict[str, torch.Tensor]:
+    return dict(load_matcher(model, "cpu").towers.state_dict())
+
+
+def test_a_run_writes_a_model_that_loads_and_is_not_repeated(run, tiny_dataset):
+    report, model, lines = run("whole", steps=5, checkpoint_every=2, validate_every=5)
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5]
+    assert report.steps == 5
+    assert not report.reused
+    matcher = load_matcher(model, "cpu")
+    assert matcher.fingerprint == report.fingerprint
+    vectors = matcher.encode_projects(Dataset(Path(tiny_dataset)).projects()[:3])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert report.fingerprint in (model / "README.md").read_text()
+    again, _, _ = run("whole", steps=5, checkpoint_every=2, validate_every=5)
+    assert again.reused
+    assert again.fingerprint == report.fingerprint
+
+
+def test_a_worker_killed_in_mid_run_ends_with_the_weights_of_an_uninterrupted_run(run, tmp_path, monkeypatch):
+    flag = tmp_path / "died"
+    monkeypatch.setenv("SKILLMATCH_TEST_FLAG", str(flag))
+    _, expected, _ = run("calm", steps=8, checkpoint_every=2, validate_every=4)
+    monkeypatch.setattr(train_module, "train_worker", _dying_worker(str(flag)))
+    _, killed, lines = run("killed", steps=8, checkpoint_every=2, validate_every=4)
+    assert flag.exists()
+    steps = [line["step"] for line in lines if "loss" in line]
+    assert len(steps) > 8, "the worker went on without having been killed"
+    for name, value in weights(expected).items():
+        torch.testing.assert_close(weights(killed)[name], value, rtol=1e-5, atol=1e-5, msg=name)
+
+
+def _dying_worker(flag: str):
+    """The real worker, which kills its own process once, after step 5."""
+
+    def worker(payload):
+        from skillmatch_ray.training import train as module
+
+        log = module._log
+
+        def fatal_log(path, line):
+            log(path, line)
+            if line.get("step") == 5 and not os.path.exists(flag):
+                Path(flag).touch()
+                os._exit(13)
+
+        module._log = fatal_log
+        module.train_worker(payload)
+
+    return worker
+
+
+def test_two_workers_train_as_one(run):
+    one, _, one_lines = run("one", steps=3, validate_every=3, section_dropout=0.0)
+    two, _, two_lines = run("two", steps=3, validate_every=3, section_dropout=0.0, workers=2)
+    losses = [[line["loss"] for line in lines if "loss" in line] for lines in (one_lines, two_lines)]
+    assert losses[0][0] == pytest.approx(losses[1][0], abs=0.05), "dropout differs between workers, the batch must not"
+    assert one.fingerprint != two.fingerprint
+
+
+def test_held_out_projects_never_reach_training(tiny_config, tiny_dataset):
+    dataset = Dataset(Path(tiny_dataset))
+    history = read_history(dataset, tiny_config)
+    latest = sorted(dataset.projects(), key=lambda p: (p.created_at, p.id))[-4:]
+    assert history.split.test == {p.id for p in latest}
+    assert history.split.test.isdisjoint(history.projects)
+    assert history.split.test.isdisjoint(history.relations.signs)
+    assert history.split.train.isdisjoint(history.split.validation)
+
+
+def test_missing_token_states_are_named(ray_session, tiny_config, tiny_dataset, tiny_backbone, tmp_path):
+    from skillmatch_ray.backbone.store import TokenStateStore
+    from skillmatch_ray.training.setup import state_source
+
+    TokenStateStore(tmp_path / "empty", tiny_backbone.fingerprint, tiny_backbone.dim)
+    source, _ = state_source(tiny_config, tmp_path / "empty")
+    project = Dataset(Path(tiny_dataset)).projects()[0]
+    with pytest.raises(DatasetError, match=project.id):
+        source([project])
