@@ -1,4 +1,4 @@
-"""`ray job submit --working-dir . -- python jobs/encode.py --config jobs/encode.yaml`: the verb `skillmatch encode` as a job."""
+"""The verb `skillmatch encode` as a job: `ray job submit --working-dir . -- python jobs/encode.py` with its arguments."""
 
 import sys
 

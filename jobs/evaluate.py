@@ -1,4 +1,4 @@
-"""`ray job submit --working-dir . -- python jobs/evaluate.py --config jobs/evaluate.yaml`: the verb `skillmatch evaluate` as a job."""
+"""The verb `skillmatch evaluate` as a job: `ray job submit --working-dir . -- python jobs/evaluate.py` with its arguments."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`ray job submit --working-dir . -- python jobs/reindex.py --config jobs/reindex.yaml`: the verb `skillmatch reindex` as a job."""
+"""The verb `skillmatch reindex` as a job: `ray job submit --working-dir . -- python jobs/reindex.py` with its arguments."""
 
 import sys
 

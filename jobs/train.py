@@ -1,4 +1,4 @@
-"""`ray job submit --working-dir . -- python jobs/train.py --config jobs/train.yaml`: the verb `skillmatch train` as a job."""
+"""The verb `skillmatch train` as a job: `ray job submit --working-dir . -- python jobs/train.py` with its arguments."""
 
 import sys
 

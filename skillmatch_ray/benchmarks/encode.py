@@ -39,6 +39,8 @@ BATCH_SIZES = (8, 16, 32, 64, 128)
 COSINE_SECTIONS = 200
 HEAD_DOCUMENTS = 64
 LEAST_AGREEMENT = 0.98
+LEAST_BLOCKS = 12
+"""Of each worker."""
 MATRIX = 2048
 
 Encode = Callable[[Sequence[str]], NDArray[np.float32]]
@@ -104,6 +106,7 @@ def benchmark_encode(
         full: 20,000 documents, and every peer over all of them.
     """
     count = FULL_DOCUMENTS if full else documents
+    config = _with_many_blocks(config, count)
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         write_sample(root / "data", config.sample.model_copy(update={"freelancers": count}), config.seed)
@@ -119,6 +122,13 @@ def benchmark_encode(
     if report is not None:
         write_json(report, asdict(result))
     return result
+
+
+def _with_many_blocks(config: Config, documents: int) -> Config:
+    """Blocks so small that every worker finishes several: a rate needs more than one."""
+    most = max(8, documents // (LEAST_BLOCKS * config.encode.workers))
+    rows = min(config.encode.rows_per_block, most)
+    return config.model_copy(update={"encode": config.encode.model_copy(update={"rows_per_block": rows})})
 
 
 def _texts(people: Sequence[Freelancer], backbone: Backbone) -> list[str]:

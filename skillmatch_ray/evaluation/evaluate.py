@@ -289,7 +289,7 @@ def _block(values: Mapping[str, Mapping[str, Values]], rows: Iterable[int]) -> d
 
 
 def _per_language_pair(task: Task, ranks: Mapping[str, list[QueryRanks]]) -> dict[str, Any]:
-    """ "en-fr": English projects, the pool cut to French freelancers, MAP of every system."""
+    """MAP of every system by pair: "en-fr" = English projects, the pool cut to French freelancers."""
     languages = np.array(task.languages)
     cells: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for name, found in ranks.items():

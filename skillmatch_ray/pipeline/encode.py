@@ -11,8 +11,9 @@ import json
 import resource
 import sys
 import time
+import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -73,7 +74,7 @@ class EncodeReport:
         stage_s: stage -> seconds of all actors.
         peak_mb: most memory that one actor ever held.
         computed_tokens: that the backbone read; equal sections of a block and stored ones cost nothing.
-        steady_tokens_per_s: computed tokens per second from the first finished block on, without start-up.
+        steady_tokens_per_s: computed tokens per second of all actors, each from its first finished block on.
         startup_s: until the first block was finished.
     """
 
@@ -164,6 +165,7 @@ class DocumentEncoder:
 
         torch.set_num_threads(threads)
         self.out = out
+        self.name = uuid.uuid4().hex
         self.matcher = load_matcher(model_dir, device, store_dir=store_dir)
         if fingerprint not in (None, self.matcher.fingerprint):
             raise FingerprintError(
@@ -182,7 +184,7 @@ class DocumentEncoder:
                 waited = time.perf_counter() - started
                 if following is not None:
                     coming = ahead.submit(self.prepare, Path(following))
-                counts = self.encode(block) | {"wait": waited}
+                counts = self.encode(block) | {"wait": waited, "worker": self.name, "ended": time.time()}
                 yield pa.table({name: [value] for name, value in counts.items()})
 
     def prepare(self, path: Path) -> _Prepared:
@@ -373,19 +375,49 @@ def _encode_blocks(config: Config, spool: Spool, actor: dict[str, object], progr
         fn_constructor_kwargs=actor | {"threads": threads_for(config.encode.workers, config.encode.threads_per_worker)},
         **actor_pool(config, len(tasks)),
     )
-    started, first = time.perf_counter(), None
+    started, launched = time.perf_counter(), time.time()
+    ends: list[BlockEnd] = []
     for block in counts.iter_rows():
+        ends.append(BlockEnd(block.pop("worker"), block.pop("ended"), block["computed_tokens"]))
         done["peak_mb"] = max(done["peak_mb"], block.pop("peak_mb"))
         for name, value in block.items():
             done[name] += value
         passed = time.perf_counter() - started
-        first = first or (passed, done["computed_tokens"])
         note = f"{done['rows'] / passed:,.1f} rows/s, {done['tokens'] / passed:,.0f} tokens/s"
         progress(done["rows"], spool.rows, note)
-    if first is not None:
-        done["startup_s"] = first[0]
-        done["steady_tokens_per_s"] = (done["computed_tokens"] - first[1]) / max(1e-9, passed - first[0])
+    done["startup_s"] = min(end.at for end in ends) - launched
+    done["steady_tokens_per_s"] = steady_rate(ends)
     return done
+
+
+@dataclass(frozen=True)
+class BlockEnd:
+    """When a worker had finished a block, by its own clock (s), and the tokens that the backbone read for it."""
+
+    worker: str
+    at: float
+    tokens: int
+
+
+def steady_rate(ends: Iterable[BlockEnd]) -> float:
+    """Tokens per second, summed over workers, each from the end of its first block to that of its last.
+
+    By the workers' clocks: the driver hears of all blocks of a task at once, too late to tell. A
+    worker that finished fewer than two blocks has no steady state and adds nothing.
+
+    Example:
+        >>> steady_rate([BlockEnd("a", 5.0, 100), BlockEnd("a", 6.0, 30), BlockEnd("a", 7.0, 50)])
+        40.0
+    """
+    workers: dict[str, list[BlockEnd]] = defaultdict(list)
+    for end in ends:
+        workers[end.worker].append(end)
+    total = 0.0
+    for finished in workers.values():
+        first, *rest = sorted(finished, key=lambda end: end.at)
+        if rest:
+            total += sum(end.tokens for end in rest) / (rest[-1].at - first.at)
+    return total
 
 
 def _live_rows(survey: _Survey, stored: dict[VectorKey, Place]) -> dict[VectorKey, tuple[Place, str]]:

@@ -126,7 +126,7 @@ def test_the_expression_loses_nobody_and_the_check_lets_nobody_in(asked: Filters
 
 
 @given(asked=filters())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_milvus_returns_exactly_whom_the_oracle_lets_pass(asked: Filters, read_only: tuple[World, Retriever]) -> None:
     world, retriever = read_only
     found = retriever.search(
@@ -139,7 +139,7 @@ def test_milvus_returns_exactly_whom_the_oracle_lets_pass(asked: Filters, read_o
 
 
 @given(text=st.text(min_size=1, max_size=30))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_no_text_changes_the_meaning_of_an_expression(text: str, read_only: tuple[World, Retriever]) -> None:
     """An arbitrary category, added to a known one, finds just those of the known one; excluded ids likewise."""
     world, retriever = read_only

@@ -17,7 +17,7 @@ from skillmatch_ray.config import BackboneSettings, Config, ConfigError, EncodeS
 from skillmatch_ray.documents import Freelancer
 from skillmatch_ray.errors import FingerprintError
 from skillmatch_ray.model.matcher import load_matcher, section_prefix
-from skillmatch_ray.pipeline.encode import STAGES, DocumentEncoder
+from skillmatch_ray.pipeline.encode import STAGES, BlockEnd, DocumentEncoder, steady_rate
 from skillmatch_ray.pipeline.session import check_pool, threads_for
 from skillmatch_ray.pipeline.spool import Spool, spool_in
 from skillmatch_ray.pipeline.token_states import SectionStates
@@ -138,3 +138,16 @@ def test_threads_share_the_cores() -> None:
 
 def test_config_fixture_is_small(make_config: Callable[..., Config]) -> None:
     assert make_config(workers=2).encode.workers == 2
+
+
+def test_the_steady_rate_leaves_out_every_workers_first_block() -> None:
+    """a: 30 + 50 tokens in 2 s = 40/s; b: 90 tokens in 3 s = 30/s, told out of order; c: one block, no rate."""
+    ends = [
+        BlockEnd("b", 9.0, 90),
+        BlockEnd("a", 5.0, 1000),
+        BlockEnd("a", 6.0, 30),
+        BlockEnd("c", 1.0, 77),
+        BlockEnd("a", 7.0, 50),
+        BlockEnd("b", 6.0, 1000),
+    ]
+    assert steady_rate(ends) == pytest.approx(70)

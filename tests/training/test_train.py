@@ -76,7 +76,7 @@ def _dying_worker(flag: str):
 
         def fatal_log(path, line):
             log(path, line)
-            if line.get("step") == 5 and not os.path.exists(flag):
+            if line.get("step") == 5 and not Path(flag).exists():
                 Path(flag).touch()
                 os._exit(13)
 
