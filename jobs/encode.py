@@ -1,4 +1,4 @@
-"""The verb `skillmatch encode` as a job: `ray job submit --working-dir . -- python jobs/encode.py` with its arguments."""
+"""The verb `skillmatch encode` as a job for `ray job submit`; jobs/encode.yaml tells the whole command."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The verb `skillmatch evaluate` as a job: `ray job submit --working-dir . -- python jobs/evaluate.py` with its arguments."""
+"""The verb `skillmatch evaluate` as a job for `ray job submit`; jobs/evaluate.yaml tells the whole command."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The verb `skillmatch reindex` as a job: `ray job submit --working-dir . -- python jobs/reindex.py` with its arguments."""
+"""The verb `skillmatch reindex` as a job for `ray job submit`; jobs/reindex.yaml tells the whole command."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The verb `skillmatch train` as a job: `ray job submit --working-dir . -- python jobs/train.py` with its arguments."""
+"""The verb `skillmatch train` as a job for `ray job submit`; jobs/train.yaml tells the whole command."""
 
 import sys
 

@@ -24,6 +24,9 @@ app = typer.Typer(
     help="Find the freelancers who have the skills: multilingual retrieval on Ray and Milvus.",
 )
 
+releases = typer.Typer(no_args_is_help=True, help="List, activate, roll back and prune releases.")
+app.add_typer(releases, name="release")
+
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override one setting; may be repeated.")
@@ -195,6 +198,7 @@ def reindex(
     *,
     dataset: DatasetOption,
     model: Annotated[Path | None, typer.Option("--model", "-m", help="Default: that of the active release.")] = None,
+    changed: Annotated[bool, typer.Option("--changed", help="Update the active index in place.")] = False,
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -202,12 +206,93 @@ def reindex(
 ) -> None:
     """Encode what changed, build a new index, validate it, and make it the active release."""
     from skillmatch_ray.dataset import Dataset
-    from skillmatch_ray.stages import encode_vectors, index_vectors, model_of
+    from skillmatch_ray.stages import encode_vectors, index_vectors, model_of, update_index
 
     resolved = settings(config, overrides, workspace=workspace)
     directory = model or model_of(resolved)
+    if changed and model:
+        raise ConfigError("--changed updates the active release with its own model: leave out --model")
     encode_vectors(resolved, Dataset(dataset), directory)
-    finish(report, index_vectors(resolved, Dataset(dataset), directory))
+    finish(
+        report,
+        (update_index(resolved, Dataset(dataset)) if changed else index_vectors(resolved, Dataset(dataset), directory)),
+    )
+
+
+@releases.command("list", epilog="Example: skillmatch release list --workspace workspace")
+def release_list(
+    *, workspace: WorkspaceOption = None, config: ConfigOption = None, overrides: SetOption = None
+) -> None:
+    """Every release of the workspace, oldest first."""
+    from skillmatch_ray.index.releases import list_releases
+    from skillmatch_ray.workspace import Workspace
+
+    resolved = settings(config, overrides, workspace=workspace)
+    for release in list_releases(Workspace(resolved.workspace)):
+        console().print(f"{release.name}  {release.built_at:%Y-%m-%d %H:%M}  {release.rows} rows  {release.backend}")
+
+
+@releases.command("status", epilog="Example: skillmatch release status --workspace workspace --report status.json")
+def release_status(
+    *,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """The active release, the one before it, and whether what they need is there."""
+    from skillmatch_ray.index.releases import status
+    from skillmatch_ray.workspace import Workspace
+
+    resolved = settings(config, overrides, workspace=workspace)
+    found = status(Workspace(resolved.workspace), resolved)
+    console().print_json(data=found, default=str)
+    finish(report, found)
+
+
+@releases.command("activate", epilog="Example: skillmatch release activate NAME --workspace workspace")
+def release_activate(
+    name: Annotated[str, typer.Argument(help="As `release list` shows it.")],
+    *,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Make one release the one that answers."""
+    from skillmatch_ray.index.releases import activate
+    from skillmatch_ray.workspace import Workspace
+
+    resolved = settings(config, overrides, workspace=workspace)
+    console().print(f"active: {activate(Workspace(resolved.workspace), name, resolved).name}")
+
+
+@releases.command("rollback", epilog="Example: skillmatch release rollback --workspace workspace")
+def release_rollback(
+    *, workspace: WorkspaceOption = None, config: ConfigOption = None, overrides: SetOption = None
+) -> None:
+    """Make the release answer again that answered before."""
+    from skillmatch_ray.index.releases import rollback
+    from skillmatch_ray.workspace import Workspace
+
+    resolved = settings(config, overrides, workspace=workspace)
+    console().print(f"active: {rollback(Workspace(resolved.workspace), resolved).name}")
+
+
+@releases.command("prune", epilog="Example: skillmatch release prune --keep 2 --workspace workspace")
+def release_prune(
+    *,
+    keep: Annotated[int, typer.Option(min=1, help="Newest releases to keep besides the active and the previous.")] = 2,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Delete old releases."""
+    from skillmatch_ray.index.releases import prune
+    from skillmatch_ray.workspace import Workspace
+
+    resolved = settings(config, overrides, workspace=workspace)
+    for name in prune(Workspace(resolved.workspace), resolved, keep):
+        console().print(f"deleted {name}")
 
 
 @app.command(epilog='Example: skillmatch match --text "React developer for a booking page" --top-k 5')

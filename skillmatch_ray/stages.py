@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,3 +97,12 @@ def index_vectors(config: Config, dataset: Dataset, model_dir: Path) -> dict[str
     activate(workspace, release.name, config)
     console().print(f"release {release.name} is active: {release.rows} freelancers")
     return release.as_dict()
+
+
+def update_index(config: Config, dataset: Dataset) -> dict[str, Any]:
+    """Bring the active index up to date in place: only rows that changed are written."""
+    from skillmatch_ray.index.releases import update_release
+
+    done = update_release(config, Workspace(config.workspace), dataset)
+    console().print(f"{done}")
+    return asdict(done)

@@ -163,14 +163,12 @@ class Backend:
             schema.add_field(**_field(column))
         index = MilvusClient.prepare_index_params()
         index.add_index(VECTOR, **self.index_settings(rows))
-        self._call(
-            f"creating {collection}",
-            self.client.create_collection,
-            collection,
-            schema=schema,
-            index_params=index,
-            slow=True,
-        )
+        create = self.client.create_collection
+        self._call(f"creating {collection}", create, collection, schema=schema, slow=True)
+        # Waiting for an index of no rows costs half a second, and Milvus Lite logs that it cannot tell the time.
+        create = self.client.create_index
+        self._call(f"indexing {collection}", create, collection, index_params=index, sync=False, slow=True)
+        self.load(collection)
 
     def index_settings(self, rows: int) -> dict[str, Any]:
         """Type, metric and parameters of the vector index for about so many rows."""

@@ -36,7 +36,7 @@ from skillmatch_ray.workspace import Workspace
 
 Advance = Callable[[float, float, str], None]
 
-_INDEX_POLL_S = 1.0
+_INDEX_POLL_S = 0.5
 
 
 @dataclass

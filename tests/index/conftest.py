@@ -25,22 +25,29 @@ def server_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield uri
 
 
-@pytest.fixture(scope="session", params=["lite", "server"])
-def milvus(request: pytest.FixtureRequest) -> MilvusSettings:
-    """Settings of each backend in turn."""
+def settings_of(request: pytest.FixtureRequest) -> MilvusSettings:
+    """Settings of the backend that a parameter names."""
     if request.param == "lite":
         return MilvusSettings()
     return MilvusSettings(uri=request.getfixturevalue("server_uri"), timeout_s=30)
 
 
+@pytest.fixture(scope="session", params=["lite", pytest.param("server", marks=pytest.mark.slow)])
+def milvus(request: pytest.FixtureRequest) -> MilvusSettings:
+    """Each backend in turn; a build on the server takes seconds."""
+    return settings_of(request)
+
+
 ROWS = 1500
 
 
-@pytest.fixture(scope="session")
-def read_only(milvus: MilvusSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, Retriever]]:
+@pytest.fixture(scope="session", params=["lite", "server"])
+def read_only(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[World, Retriever]]:
     """1500 random freelancers, indexed and open; nobody changes them."""
     root = tmp_path_factory.mktemp("read_only")
-    named = milvus.model_copy(update={"alias": "read_only"})
+    named = settings_of(request).model_copy(update={"alias": "read_only"})
     world = make_world(root, random_rows(ROWS), clustered(ROWS), named)
     world.release()
     with Retriever(world.config) as retriever:

@@ -79,9 +79,15 @@ def write_vectors(
     for start in range(0, len(rows), part):
         write_part(root, keys[start : start + part], vectors[start : start + part])
     row_hash = {freelancer: value for freelancer, _, value in keys}
-    live = {key: (place, row_hash[key.freelancer_id]) for key, place in stored_keys(root).items()}
     wanted = {(freelancer, content) for freelancer, content, _ in keys}
-    write_manifest(root, {key: v for key, v in live.items() if (key.freelancer_id, key.content_hash) in wanted})
+    write_manifest(
+        root,
+        {
+            key: (place, row_hash[key.freelancer_id])
+            for key, place in stored_keys(root).items()
+            if (key.freelancer_id, key.content_hash) in wanted
+        },
+    )
     return root
 
 

@@ -1,0 +1,150 @@
+"""Back-pressure in front of the service: bounded admission, body size, deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextvars import ContextVar
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+RETRY_AFTER_S = 1
+request_id: ContextVar[str] = ContextVar("request_id", default="-")
+
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
+
+_UNLIMITED = ("/healthz", "/readyz")
+
+
+class TooLargeError(Exception):
+    """The body is larger than the limit."""
+
+
+class Admission:
+    """ASGI middleware: at most `limit` requests at once, bodies of at most `max_body` bytes, `deadline_s` each.
+
+    Args:
+        app: the application behind it.
+        limit: requests at once; more are answered 503 with Retry-After, at once.
+        max_body: bytes; more are answered 413.
+        deadline_s: seconds; later is answered 504 and the work cancelled.
+        log: called with one record for each request: ids and timings, never texts.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        limit: int,
+        max_body: int,
+        deadline_s: float,
+        log: Callable[[dict[str, Any]], None] = lambda _: None,
+    ) -> None:
+        self.app = app
+        self.limit = limit
+        self.max_body = max_body
+        self.deadline_s = deadline_s
+        self.log = log
+        self.active = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        token = request_id.set(_request_id(scope))
+        started = time.perf_counter()
+        answer = _Answer(send)
+        try:
+            await self._admit(scope, receive, answer)
+        finally:
+            self.log(
+                {
+                    "request_id": request_id.get(),
+                    "method": scope["method"],
+                    "path": scope["path"],
+                    "status": answer.status,
+                    "ms": round(1000 * (time.perf_counter() - started), 2),
+                }
+            )
+            request_id.reset(token)
+
+    async def _admit(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        if scope["path"] in _UNLIMITED:
+            await self.app(scope, receive, answer)
+            return
+        if self.active >= self.limit:
+            await answer.problem(503, "Busy", f"{self.limit} requests are under way: try again", retry=True)
+            return
+        self.active += 1
+        try:
+            await self._within_limits(scope, receive, answer)
+        finally:
+            self.active -= 1
+
+    async def _within_limits(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        try:
+            await asyncio.wait_for(self.app(scope, self._counted(receive), answer), self.deadline_s)
+        except TimeoutError:
+            await answer.problem(504, "Too slow", f"no answer within {self.deadline_s:g} s")
+        except TooLargeError:
+            await answer.problem(413, "Too large", f"a body may have {self.max_body} bytes")
+
+    def _counted(self, receive: Receive) -> Receive:
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self.max_body:
+                raise TooLargeError
+            return message
+
+        return counted
+
+
+class _Answer:
+    """Passes the response on, adds headers, remembers the status."""
+
+    def __init__(self, send: Send) -> None:
+        self.send = send
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            own = (b"x-request-id", request_id.get().encode())
+            message = {**message, "headers": [*message.get("headers", ()), own, *SECURITY_HEADERS]}
+        await self.send(message)
+
+    async def problem(self, status: int, title: str, detail: str, *, retry: bool = False) -> None:
+        """Answer with a problem, unless an answer has begun already."""
+        if self.status:
+            return
+        body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+        content = json.dumps({**body, "request_id": request_id.get()}).encode()
+        headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(content)).encode())]
+        if retry:
+            headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
+        await self({"type": "http.response.start", "status": status, "headers": headers})
+        await self({"type": "http.response.body", "body": content})
+
+
+def _request_id(scope: Scope) -> str:
+    """The client's own id where it is a plain one, else a fresh one."""
+    given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+    plain = 0 < len(given) <= 64 and given.replace("-", "").replace("_", "").isalnum() and given.isascii()
+    return given if plain else uuid.uuid4().hex

@@ -1,0 +1,181 @@
+"""kill -9 at random moments: the active release always answers, and the same command then completes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from index_helpers import FINGERPRINT, World, clustered, make_world, random_rows
+
+from skillmatch_ray.documents import Freelancer
+from skillmatch_ray.index.release import ReleaseStore
+from skillmatch_ray.index.releases import activate, active_release, list_releases
+from skillmatch_ray.index.retriever import Retriever
+
+ROWS = 1200
+
+CHILD = """
+import sys
+from pathlib import Path
+import numpy as np
+from skillmatch_ray.config import Config, MilvusSettings
+from skillmatch_ray.dataset import Dataset
+from skillmatch_ray.documents import Freelancer
+from skillmatch_ray.index.releases import activate, build_release, list_releases
+from skillmatch_ray.index.retriever import Retriever
+from skillmatch_ray.workspace import Workspace
+
+root, work = Path(sys.argv[1]), sys.argv[2]
+config = Config(workspace=root, milvus=MilvusSettings(insert_mb=0.05))
+workspace = Workspace(root)
+import pymilvus, milvus_lite  # slow to import: not a part of what is killed
+print("go", flush=True)
+if work == "build":
+    build_release(config, workspace, Dataset(workspace.dataset), workspace.models / "m", workspace.vectors("a" * 64))
+elif work == "switch":
+    names = [release.name for release in list_releases(workspace)]
+    while True:
+        for name in names:
+            activate(workspace, name, config)
+            print(name, flush=True)
+elif work == "upsert":
+    vectors = np.eye(32, dtype=np.float32)
+    with Retriever(config) as retriever:
+        for i in range(10**6):
+            name = f"online{i % 50:03d}"
+            if i % 7 == 6:
+                retriever.delete(name)
+                print("deleted", name, flush=True)
+            else:
+                row = Freelancer(freelancer_id=name, headline=f"h{i}")
+                retriever.upsert(row, vectors[i % 32], fingerprint="a" * 64)
+                print("upserted", name, f"h{i}", flush=True)
+"""
+
+
+def kill_during(work: str, world: World, delay_s: float) -> list[str]:
+    """Lines that the child got out before it was killed."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(world.workspace.root), work],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert child.stdout is not None
+    assert child.stdout.readline() == "go\n"
+    time.sleep(delay_s)
+    os.kill(child.pid, signal.SIGKILL)
+    lines = child.stdout.read().splitlines()
+    child.wait()
+    return lines
+
+
+def answers(world: World) -> bool:
+    """Whether the active release gives the exact answers."""
+    with Retriever(world.config) as retriever:
+        for query in clustered(3, seed=11):
+            found = retriever.search(query, top_k=10, fingerprint=FINGERPRINT)
+            exact = {row.id for row, _ in best(world, query)}
+            ours = [c.freelancer_id for c in found.candidates if not c.freelancer_id.startswith("online")]
+            if not set(ours) <= exact or len(found.candidates) < 10:
+                return False
+    return True
+
+
+def best(world: World, query: object) -> list[tuple[Freelancer, float]]:
+    scores = world.vectors @ query
+    return [(world.rows[i], float(scores[i])) for i in (-scores).argsort()[:10]]
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Two releases on Milvus Lite, the second active."""
+    world = make_world(tmp_path_factory.mktemp("crash") / "w", random_rows(ROWS), clustered(ROWS))
+    world.release()
+    world.release()
+    return world
+
+
+def trials(default: int = 3, thorough: int = 20) -> list[object]:
+    """A few in every run, all when slow tests run."""
+    return [*range(default), *(pytest.param(i, marks=pytest.mark.slow) for i in range(default, thorough))]
+
+
+@pytest.mark.parametrize("trial", trials())
+def test_killed_in_mid_build(indexed: World, trial: int) -> None:
+    before = active_release(indexed.workspace)
+    kill_during("build", indexed, random.Random(trial).uniform(0.05, 2.0))
+    assert active_release(indexed.workspace) == before
+    assert answers(indexed)
+    release = indexed.build()  # the same command again
+    assert release.rows == ROWS
+    store = ReleaseStore(indexed.workspace)
+    assert {directory.name for directory in store.indexes.glob("*/")} == set(store.names())  # nothing left behind
+    (store.manifests / f"{release.name}.json").unlink()
+
+
+@pytest.mark.parametrize("trial", trials())
+def test_killed_in_mid_switch(indexed: World, trial: int) -> None:
+    kill_during("switch", indexed, random.Random(100 + trial).uniform(0.05, 1.5))
+    assert active_release(indexed.workspace).name in [release.name for release in list_releases(indexed.workspace)]
+    assert answers(indexed)
+    first = list_releases(indexed.workspace)[0]
+    assert activate(indexed.workspace, first.name, indexed.config).name == first.name
+    assert active_release(indexed.workspace).name == first.name
+
+
+@pytest.mark.parametrize("trial", trials())
+def test_killed_in_mid_upsert(indexed: World, trial: int) -> None:
+    lines = kill_during("upsert", indexed, random.Random(200 + trial).uniform(0.4, 1.5))
+    last = {line.split()[1]: line.split() for line in lines}
+    assert answers(indexed)
+    with Retriever(indexed.config) as retriever:
+        interrupted = 0
+        for name, (what, _, *headline) in last.items():
+            found = retriever.get(name)
+            right = found is None if what == "deleted" else found is not None and [found[1]["headline"]] == headline
+            interrupted += not right
+        # The one change that was under way when the kill came may be there too, over an accepted one.
+        assert interrupted <= 1
+        for name in last:
+            retriever.delete(name)
+
+
+def test_killed_at_every_file_that_a_build_writes(
+    indexed: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Not random: stop before each atomic write of a build, in turn."""
+    from skillmatch_ray import files
+
+    store = ReleaseStore(indexed.workspace)
+    before = active_release(indexed.workspace)
+    writes = 0
+    real = files.atomic_file
+    while True:
+        allowed = writes
+
+        def stopping(path: Path, left: list[int] = [allowed]) -> object:  # noqa: B006
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return real(path)
+
+        with monkeypatch.context() as patched:
+            patched.setattr("skillmatch_ray.files.atomic_file", stopping)
+            patched.setattr("skillmatch_ray.index.build.atomic_file", stopping)
+            patched.setattr("skillmatch_ray.index.build.clear_unfinished", lambda *_: None)  # as a kill would
+            try:
+                release = indexed.build()
+            except KeyboardInterrupt:
+                assert active_release(indexed.workspace) == before
+                writes += 1
+                continue
+        break
+    assert writes == 3  # what is begun, the sample, the manifest
+    assert release.name in store.names()
+    indexed.build()
+    assert {directory.name for directory in store.indexes.glob("*/")} == set(store.names())

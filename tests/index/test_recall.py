@@ -1,0 +1,77 @@
+"""Recall against exact search, for filters from everybody to one in a thousand, on both backends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import settings_of
+from index_helpers import FINGERPRINT, World, clustered, make_world
+
+from skillmatch_ray.config import MilvusSettings
+from skillmatch_ray.index.filters import Filters
+from skillmatch_ray.index.retriever import Retriever
+
+SHARES = (1.0, 0.5, 0.1, 0.01, 0.001)
+DIM = 384
+QUERIES = 20
+
+
+def people(count: int) -> list[dict[str, object]]:
+    """Rates spread evenly, so that a limit on the rate passes a known share."""
+    rates = np.random.default_rng(0).permutation(count)
+    return [
+        {"freelancer_id": f"freelancer-{i:07d}", "headline": "h", "daily_rate_eur": float(rate)}
+        for i, rate in enumerate(rates)
+    ]
+
+
+def indexed(root: Path, milvus: MilvusSettings, rows: int) -> World:
+    vectors = clustered(rows, DIM, clusters=max(50, rows // 100))
+    world = make_world(root, people(rows), vectors, milvus.model_copy(update={"alias": f"recall_{rows}"}))
+    world.release()
+    return world
+
+
+def check_recall(world: World) -> None:
+    count = len(world.rows)
+    queries = clustered(QUERIES, DIM, seed=17, clusters=max(50, count // 100))
+    with Retriever(world.config) as retriever:
+        for share in SHARES:
+            asked = Filters() if share == 1 else Filters(max_daily_rate_eur=share * count - 0.5)
+            for k in (10, 100):
+                assert (recall := mean_recall(world, retriever, queries, asked, k)) >= 0.95, (share, k, recall)
+
+
+def mean_recall(world: World, retriever: Retriever, queries: np.ndarray, asked: Filters, k: int) -> float:
+    passing = [i for i, row in enumerate(world.rows) if asked.max_daily_rate_eur is None or _cheap(row, asked)]
+    hits = total = 0
+    for query in queries:
+        scores = world.vectors[passing] @ query
+        exact = {world.rows[passing[i]].id for i in np.argsort(-scores)[:k]}
+        result = retriever.search(query, asked, k, fingerprint=FINGERPRINT)
+        assert len(result.candidates) == min(k, len(passing))
+        assert result.exhausted == (len(passing) < k)
+        hits += len(exact & {candidate.freelancer_id for candidate in result.candidates})
+        total += len(exact)
+    return hits / total
+
+
+def _cheap(row: object, asked: Filters) -> bool:
+    return row.daily_rate_eur <= asked.max_daily_rate_eur  # type: ignore[attr-defined,no-any-return]
+
+
+@pytest.fixture(params=["lite", "server"])
+def backend(request: pytest.FixtureRequest) -> Iterator[MilvusSettings]:
+    yield settings_of(request)
+
+
+def test_recall_at_10_000_rows(backend: MilvusSettings, tmp_path: Path) -> None:
+    check_recall(indexed(tmp_path / "w", backend, 10_000))
+
+
+@pytest.mark.slow
+def test_recall_at_100_000_rows(backend: MilvusSettings, tmp_path: Path) -> None:
+    check_recall(indexed(tmp_path / "w", backend, 100_000))
