@@ -103,6 +103,7 @@ class MilvusSettings(Settings):
     alias: str = Field(
         "skillmatch", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,199}$", description="names the active release on a server"
     )
+    exact_below_rows: int = Field(20_000, ge=0, description="smaller indexes are scanned, not navigated; servers")
     m: int = Field(16, ge=2, le=2048, description="links of an HNSW node; servers")
     ef_construction: int = Field(200, ge=8, description="candidates looked at while HNSW is built; servers")
     ef: int = Field(512, ge=8, description="least number of candidates that an HNSW search looks at; servers")

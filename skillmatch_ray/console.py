@@ -56,11 +56,12 @@ def _line_writer(title: str) -> Advance:
     def advance(done: float, total: float, note: str) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last < _LINE_EVERY_S or done <= 0:
+        if now - last < _LINE_EVERY_S and done > 0:
             return
         last = now
-        left = (now - started) * (total - done) / done
-        sys.stderr.write(f"{title}: {done / max(total, 1e-9):.0%} {note} ({now - started:.0f} s, {left:.0f} s left)\n")
+        left = f", {(now - started) * (total - done) / done:.0f} s left" if done else ""
+        share = f"{done / total:.0%} " if total else ""
+        sys.stderr.write(f"{title}: {share}{note} ({now - started:.0f} s{left})\n")
         sys.stderr.flush()
 
     return advance

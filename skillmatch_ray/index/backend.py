@@ -32,9 +32,9 @@ MAX_RESULTS: Final = 16_384
 
 _DELETED_AT_ONCE = 1000
 _PAGE_ROWS = 4000
-_SMALL = 20_000
+_TRAINABLE = 20_000
 
-IndexKind = Literal["scan", "graph"]
+IndexType = Literal["FLAT", "IVF_FLAT", "HNSW"]
 ResultT = TypeVar("ResultT")
 
 
@@ -46,14 +46,11 @@ class Capabilities:
         version: as it names itself.
         lite: Milvus Lite, embedded or as a server.
         aliases: whether a release is switched by an alias.
-        index: "scan" = every vector that passes the filter is compared; "graph" = HNSW. On Milvus Lite 3 a
-            search costs the same with either, since it masks its rows in Python: so the exact one is taken.
     """
 
     version: str
     lite: bool
     aliases: bool
-    index: IndexKind
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,7 @@ class Backend:
     def _probe(self) -> Capabilities:
         version = str(self._call("asked for its version", self.client.get_server_version))
         lite = version.startswith("milvus_lite")  # the full server of the PyPI package says v2.3.5-lite
-        return Capabilities(version, lite, aliases=self._has_aliases(), index="scan" if lite else "graph")
+        return Capabilities(version, lite, aliases=self._has_aliases())
 
     def _has_aliases(self) -> bool:
         try:
@@ -172,11 +169,19 @@ class Backend:
 
     def index_settings(self, rows: int) -> dict[str, Any]:
         """Type, metric and parameters of the vector index for about so many rows."""
-        if self.capabilities.index == "scan":
-            # Inverted lists, all of them read, are the scan that copies nothing; too few rows cannot train them.
-            return {"index_type": "IVF_FLAT" if rows >= _SMALL else "FLAT", "metric_type": METRIC, "params": {}}
-        build = {"M": self.settings.m, "efConstruction": self.settings.ef_construction}
-        return {"index_type": "HNSW", "metric_type": METRIC, "params": build}
+        kind = self.index_type(rows)
+        build = {"M": self.settings.m, "efConstruction": self.settings.ef_construction} if kind == "HNSW" else {}
+        return {"index_type": kind, "metric_type": METRIC, "params": build}
+
+    def index_type(self, rows: int) -> IndexType:
+        """Exact where that costs no more than a graph.
+
+        On Milvus Lite 3 that is always so, since it masks its rows in Python whatever the index; inverted
+        lists, all of them read, are the scan that copies nothing, but too few rows cannot train them.
+        """
+        if self.capabilities.lite:
+            return "IVF_FLAT" if rows >= _TRAINABLE else "FLAT"
+        return "HNSW" if rows >= self.settings.exact_below_rows else "FLAT"
 
     def has(self, collection: str) -> bool:
         """Whether the collection exists."""
@@ -220,15 +225,15 @@ class Backend:
         found = self._call(f"describing {collection}", self.client.describe_index, collection, index_name=VECTOR)
         return int((found or {}).get("pending_index_rows", 0))
 
-    def count(self, collection: str, expression: str = "") -> int:
-        """Rows that fulfil the expression, every acknowledged write included."""
+    def count(self, collection: str, expression: str = "", consistency: str = "Strong") -> int:
+        """Rows that fulfil the expression; with "Strong", every acknowledged write included."""
         rows = self._call(
             f"counting {collection}",
             self.client.query,
             collection,
             filter=expression,
             output_fields=["count(*)"],
-            consistency_level="Strong",
+            consistency_level=consistency,
             slow=True,
         )
         return int(rows[0]["count(*)"])

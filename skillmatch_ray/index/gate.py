@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from skillmatch_ray.index.backend import Backend, Hit
+from skillmatch_ray.index.backend import Backend, Hit, IndexType
 from skillmatch_ray.index.plan import parameters
 
 Vectors = NDArray[np.float32]
@@ -126,8 +126,10 @@ def judge(
 ) -> Verdict:
     """Check a new collection: row count (duplicate keys would raise it), recall, golden queries."""
     rows = backend.count(collection)
-    recall = exact.recall([[hit.score for hit in hits] for hits in _search(backend, collection, exact.queries, K)])
-    missed = [query.name for query in golden if not _finds(backend, collection, query)]
+    index_type = backend.index_type(expected_rows)
+    found = _search(backend, collection, index_type, exact.queries, K)
+    recall = exact.recall([[hit.score for hit in hits] for hits in found])
+    missed = [query.name for query in golden if not _finds(backend, collection, index_type, query)]
     measured = {
         "rows": rows,
         "recall_at_10": round(recall, 4),
@@ -143,13 +145,13 @@ def judge(
     return Verdict(measured, tuple(filter(None, failures)))
 
 
-def _finds(backend: Backend, collection: str, query: GoldenQuery) -> bool:
-    (hits,) = _search(backend, collection, query.vector[None], query.within)
+def _finds(backend: Backend, collection: str, index_type: IndexType, query: GoldenQuery) -> bool:
+    (hits,) = _search(backend, collection, index_type, query.vector[None], query.within)
     return query.freelancer_id in {hit.id for hit in hits}
 
 
-def _search(backend: Backend, collection: str, queries: Vectors, k: int) -> list[list[Hit]]:
-    wanted = parameters(backend.capabilities, k, backend.settings.ef, filtered=False)
+def _search(backend: Backend, collection: str, index_type: IndexType, queries: Vectors, k: int) -> list[list[Hit]]:
+    wanted = parameters(index_type, k, backend.settings.ef, filtered=False)
     found: list[list[Hit]] = []
     for start in range(0, len(queries), 16):
         found += backend.search(collection, queries[start : start + 16], "", k, wanted, [])

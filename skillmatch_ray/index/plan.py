@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from skillmatch_ray.index.backend import MAX_RESULTS, Capabilities
+from skillmatch_ray.index.backend import MAX_RESULTS, IndexType
 from skillmatch_ray.index.filters import (
     NO_RADIUS,
     UNKNOWN_DAY,
@@ -40,6 +40,7 @@ SERVER_SCANS_BELOW = 0.05
 """Share of passing rows under which a server leaves its graph and scans them (0.07 by its source)."""
 
 MAX_EF = 32_768
+EVERY_LIST = 65_536
 EF_PER_RESULT = 8
 FILTERED_EF_FACTOR = 2
 """Measured on server 2.3.5 with clustered vectors: recall >= 0.97 at every share and at k = 10 and 100."""
@@ -220,7 +221,7 @@ def _mean(mask: Mask) -> float:
 
 
 def make_plan(
-    compiled: CompiledFilters, shares: Shares, rows: int, top_k: int, capabilities: Capabilities, ef: int
+    compiled: CompiledFilters, shares: Shares, rows: int, top_k: int, index_type: IndexType, ef: int
 ) -> SearchPlan:
     """Decide how to search.
 
@@ -229,15 +230,15 @@ def make_plan(
         shares: guessed from the sample.
         rows: in the collection.
         top_k: candidates wanted.
-        capabilities: of the backend.
+        index_type: of the collection.
         ef: least number of candidates that a graph search looks at.
     """
     limit = first_limit(compiled, shares, top_k)
-    mode: Mode = "exact" if capabilities.index == "scan" or shares.expression <= SERVER_SCANS_BELOW else "approximate"
+    navigated = index_type == "HNSW" and shares.expression > SERVER_SCANS_BELOW
     return SearchPlan(
-        mode=mode,
+        mode="approximate" if navigated else "exact",
         expression=compiled.expression,
-        parameters=parameters(capabilities, limit, ef, filtered=bool(compiled.expression)),
+        parameters=parameters(index_type, limit, ef, filtered=bool(compiled.expression)),
         limit=limit,
         share=shares.passing,
         rows=rows,
@@ -252,9 +253,11 @@ def first_limit(compiled: CompiledFilters, shares: Shares, top_k: int) -> int:
     return min(MAX_RESULTS, math.ceil(top_k / survive * 1.25) + 10)
 
 
-def parameters(capabilities: Capabilities, limit: int, ef: int, *, filtered: bool) -> dict[str, int]:
+def parameters(index_type: IndexType, limit: int, ef: int, *, filtered: bool) -> dict[str, int]:
     """Search parameters: every inverted list, or an ef that grows with the results and with a filter."""
-    if capabilities.index == "scan":
-        return {"nprobe": 65_536}
+    if index_type == "FLAT":
+        return {}
+    if index_type == "IVF_FLAT":
+        return {"nprobe": EVERY_LIST}
     wanted = max(ef, EF_PER_RESULT * limit) * (FILTERED_EF_FACTOR if filtered else 1)
     return {"ef": min(MAX_EF, wanted)}

@@ -6,14 +6,14 @@ import contextlib
 import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict
 
 from skillmatch_ray.config import Config, MilvusSettings
 from skillmatch_ray.errors import ReleaseError
 from skillmatch_ray.files import owner_lock, read_json, write_json
-from skillmatch_ray.index.backend import Backend
+from skillmatch_ray.index.backend import Backend, IndexType
 from skillmatch_ray.index.journal import Journal
 from skillmatch_ray.index.schema import Layout
 from skillmatch_ray.workspace import Workspace
@@ -66,6 +66,11 @@ class Release(BaseModel):
     def kind(self) -> Literal["lite", "server"]:
         """Embedded in one process, or behind an address."""
         return "lite" if self.uri is None else "server"
+
+    @property
+    def index_type(self) -> IndexType:
+        """Of its vector index."""
+        return cast("IndexType", self.index["index_type"])
 
     @property
     def layout(self) -> Layout:

@@ -137,7 +137,7 @@ class Retriever:
         compiled = compile_filters(filters, self._columns)
         shares = self._sample.shares(filters, compiled)
         ef = self.config.milvus.ef
-        chosen = make_plan(compiled, shares, self._rows, top_k, self._backend.capabilities, ef)
+        chosen = make_plan(compiled, shares, self._rows, top_k, self.release.index_type, ef)
         hits, exhausted, chosen = self._collect(vector, filters, compiled, chosen, top_k)
         candidates = [Candidate(hit.id, float(hit.score), json.loads(hit.fields["payload"])) for hit in hits]
         return SearchResult(candidates, exhausted, chosen if plan else None)
@@ -174,15 +174,20 @@ class Retriever:
             limit = min(MAX_RESULTS, limit * _PAGE_GROWTH)
 
     def _page(self, vector: Vector, expression: str, limit: int, plan: SearchPlan, fields: Sequence[str]) -> list[Hit]:
-        """One search; where a graph gives fewer rows than asked for, it is asked to look wider."""
+        """One search, with as many rows as pass.
+
+        A graph whose passing nodes hang together badly gives fewer, however wide it looks (seen on server
+        2.3.5). Asked for as many rows as pass, the server leaves the graph and compares them all.
+        """
         (hits,) = self._search(vector, expression, limit, plan.parameters, fields)
-        if len(hits) == limit or self._backend.capabilities.index == "scan":
+        if len(hits) == limit or self.release.index_type != "HNSW":
             return hits
-        if len(hits) == min(limit, self._backend.count(self.release.collection, expression)):
+        passing = min(MAX_RESULTS, self._backend.count(self.release.collection, expression, consistency="Bounded"))
+        if len(hits) >= min(limit, passing):
             return hits
-        wide = parameters(self._backend.capabilities, MAX_RESULTS, self.config.milvus.ef, filtered=True)
-        (wider,) = self._search(vector, expression, limit, wide, fields)
-        return wider
+        every = parameters(self.release.index_type, passing, self.config.milvus.ef, filtered=True)
+        (found,) = self._search(vector, expression, passing, every, fields)
+        return found[:limit]
 
     def _search(
         self, vector: Vector, expression: str, limit: int, wanted: Mapping[str, int], fields: Sequence[str]

@@ -66,7 +66,7 @@ class Admission:
             return
         token = request_id.set(_request_id(scope))
         started = time.perf_counter()
-        answer = _Answer(send)
+        answer = _Answer(send, echo=not _has_header(scope, b"x-request-id"))
         try:
             await self._admit(scope, receive, answer)
         finally:
@@ -119,15 +119,17 @@ class Admission:
 class _Answer:
     """Passes the response on, adds headers, remembers the status."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, *, echo: bool) -> None:
         self.send = send
+        self.echo = echo
         self.status = 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            own = (b"x-request-id", request_id.get().encode())
-            message = {**message, "headers": [*message.get("headers", ()), own, *SECURITY_HEADERS]}
+            # A proxy that names requests (Serve's does) also puts the name on the response.
+            own = [(b"x-request-id", request_id.get().encode())] if self.echo else []
+            message = {**message, "headers": [*message.get("headers", ()), *own, *SECURITY_HEADERS]}
         await self.send(message)
 
     async def problem(self, status: int, title: str, detail: str, *, retry: bool = False) -> None:
@@ -141,6 +143,10 @@ class _Answer:
             headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
         await self({"type": "http.response.start", "status": status, "headers": headers})
         await self({"type": "http.response.body", "body": content})
+
+
+def _has_header(scope: Scope, name: bytes) -> bool:
+    return any(key == name for key, _ in scope["headers"])
 
 
 def _request_id(scope: Scope) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import crash_child
 import pytest
 from index_helpers import FINGERPRINT, World, clustered, make_world, random_rows
 
@@ -20,58 +21,27 @@ from skillmatch_ray.index.retriever import Retriever
 
 ROWS = 1200
 
-CHILD = """
-import sys
-from pathlib import Path
-import numpy as np
-from skillmatch_ray.config import Config, MilvusSettings
-from skillmatch_ray.dataset import Dataset
-from skillmatch_ray.documents import Freelancer
-from skillmatch_ray.index.releases import activate, build_release, list_releases
-from skillmatch_ray.index.retriever import Retriever
-from skillmatch_ray.workspace import Workspace
-
-root, work = Path(sys.argv[1]), sys.argv[2]
-config = Config(workspace=root, milvus=MilvusSettings(insert_mb=0.05))
-workspace = Workspace(root)
-import pymilvus, milvus_lite  # slow to import: not a part of what is killed
-print("go", flush=True)
-if work == "build":
-    build_release(config, workspace, Dataset(workspace.dataset), workspace.models / "m", workspace.vectors("a" * 64))
-elif work == "switch":
-    names = [release.name for release in list_releases(workspace)]
-    while True:
-        for name in names:
-            activate(workspace, name, config)
-            print(name, flush=True)
-elif work == "upsert":
-    vectors = np.eye(32, dtype=np.float32)
-    with Retriever(config) as retriever:
-        for i in range(10**6):
-            name = f"online{i % 50:03d}"
-            if i % 7 == 6:
-                retriever.delete(name)
-                print("deleted", name, flush=True)
-            else:
-                row = Freelancer(freelancer_id=name, headline=f"h{i}")
-                retriever.upsert(row, vectors[i % 32], fingerprint="a" * 64)
-                print("upserted", name, f"h{i}", flush=True)
-"""
-
 
 def kill_during(work: str, world: World, delay_s: float) -> list[str]:
     """Lines that the child got out before it was killed."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(world.workspace.root), work],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    assert child.stdout is not None
-    assert child.stdout.readline() == "go\n"
+    # A server that has done the slow imports and nothing else forks each child.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["crash_child"])
+    lines, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=crash_child.run, args=(work, world.workspace.root, theirs))
+    child.start()
+    theirs.close()
+    assert lines.recv() == "go"
     time.sleep(delay_s)
+    assert child.pid is not None
     os.kill(child.pid, signal.SIGKILL)
-    lines = child.stdout.read().splitlines()
-    child.wait()
-    return lines
+    child.join()
+    found = []
+    with contextlib.suppress(EOFError):
+        while True:
+            found.append(lines.recv())
+    assert child.exitcode in (-signal.SIGKILL, 0)
+    return found
 
 
 def answers(world: World) -> bool:

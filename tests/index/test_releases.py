@@ -38,7 +38,6 @@ from skillmatch_ray.index.releases import (
 from skillmatch_ray.index.retriever import Retriever
 from skillmatch_ray.pipeline.vectors import read_vectors
 
-
 BOTH = pytest.mark.parametrize("milvus", ["lite", "server"], indirect=True)
 """Also on the server in the default run; the others run there when slow tests do."""
 

@@ -1,0 +1,117 @@
+"""The whole service on Ray Serve, through the command line and HTTP."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parent.parent.parent
+BRIEF = {"project": {"title": "React developer", "skills": ["React"]}, "top_k": 3}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def service(tiny_workspace):
+    """`skillmatch serve` in a process of its own; its address and process."""
+    port = free_port()
+    command = [str(Path(sys.executable).parent / "skillmatch"), "serve", "-w", str(tiny_workspace.root)]
+    command += ["-c", str(tiny_workspace.config), "-s", f"serving.port={port}"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        address = f"http://127.0.0.1:{port}"
+        try:
+            wait_until_ready(address, process)
+            yield address, process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(90)
+
+
+def wait_until_ready(address, process, limit_s=240):
+    started = time.monotonic()
+    while time.monotonic() - started < limit_s:
+        assert process.poll() is None, process.stderr.read()[-3000:]
+        try:
+            if httpx.get(f"{address}/readyz", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.5)
+    pytest.fail(f"not ready after {limit_s} s")
+
+
+def test_concurrent_briefs_get_the_answers_of_single_ones(service):
+    address, _ = service
+    briefs = [
+        {"project": {"title": f"Expert {i}", "skills": ["SQL", "welding"][i % 2 :]}, "top_k": 5} for i in range(12)
+    ]
+
+    def ask(brief):
+        answer = httpx.post(f"{address}/v1/match", json=brief, timeout=60)
+        assert answer.status_code == 200, answer.text
+        return [(c["freelancer_id"], round(c["score"], 4)) for c in answer.json()["candidates"]]
+
+    alone = [ask(brief) for brief in briefs]
+    with ThreadPoolExecutor(12) as pool:
+        together = list(pool.map(ask, briefs))
+    assert together == alone
+
+
+def test_it_listens_on_loopback_and_names_requests(service):
+    address, _ = service
+    answer = httpx.post(f"{address}/v1/match", json=BRIEF, timeout=60)
+    assert len(answer.headers.get_list("x-request-id")) == 1
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_killed_encoder_comes_back(service):
+    address, _ = service
+    victims = _processes("ProjectEncoder")
+    assert victims
+    os.kill(victims[0], signal.SIGKILL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        answer = httpx.post(f"{address}/v1/match", json=BRIEF, timeout=60)
+        assert answer.status_code in (200, 503, 504), answer.text
+        if answer.status_code == 200 and _processes("ProjectEncoder") not in ([], victims):
+            return
+        time.sleep(1)
+    pytest.fail("no 200 within two minutes of the kill")
+
+
+def _processes(deployment: str) -> list[int]:
+    import psutil
+
+    return [
+        p.pid
+        for p in psutil.process_iter(["cmdline"])
+        if f"ServeReplica:skillmatch:{deployment}" in " ".join(p.info["cmdline"] or ())
+    ]
+
+
+def test_serve_config_is_known_to_serve_and_names_the_application():
+    from ray.serve.schema import ServeDeploySchema
+
+    content = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+    schema = ServeDeploySchema(**content)
+    assert set(content) <= set(ServeDeploySchema.model_fields)
+    (application,) = schema.applications
+    module, _, name = application.import_path.partition(":")
+    assert callable(getattr(__import__(module, fromlist=[name]), name))
+    assert content["http_options"]["host"] == "127.0.0.1"
