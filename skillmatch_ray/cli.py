@@ -27,6 +27,9 @@ app = typer.Typer(
 releases = typer.Typer(no_args_is_help=True, help="List, activate, roll back and prune releases.")
 app.add_typer(releases, name="release")
 
+benchmarks = typer.Typer(no_args_is_help=True, help="Measure speed against named peers, in one run on this machine.")
+app.add_typer(benchmarks, name="benchmark")
+
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override one setting; may be repeated.")
@@ -328,6 +331,25 @@ def serve(
     from skillmatch_ray.serving.run import serve_forever
 
     serve_forever(settings(config, overrides, workspace=workspace))
+
+
+@benchmarks.command("encode", epilog="Example: skillmatch benchmark encode --documents 400 --report encode.json")
+def benchmark_encode(
+    *,
+    documents: Annotated[int | None, typer.Option(min=10, help="Freelancers of the sample.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="20,000 documents, every peer over all of them.")] = False,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """Section encoding: a bare loop, the pipeline, sentence-transformers (extra `benchmark`)."""
+    from skillmatch_ray.benchmarks import encode
+
+    resolved = settings(config, overrides)
+    result = encode.benchmark_encode(
+        resolved, documents=documents or encode.DEFAULT_DOCUMENTS, report=report, full=full
+    )
+    console().print_json(data=asdict(result), default=str)
 
 
 def main() -> None:

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 os.environ.update(
     RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled", RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION="0"
@@ -18,6 +14,7 @@ os.environ.update(
 import numpy as np
 import pytest
 import torch
+from quickstart_helpers import TINY_QUICKSTART, TinyWorkspace, skillmatch
 
 from skillmatch_ray.backbone.embedded import build_tokenizer
 from skillmatch_ray.backbone.encoder import Backbone
@@ -148,31 +145,6 @@ def _tiny_project(j: int, rng: np.random.Generator) -> dict[str, object]:
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of 24 projects and 48 freelancers with a history."""
     return write_tiny_dataset(tmp_path_factory.mktemp("tiny_dataset"))
-
-
-TINY_QUICKSTART = """
-backbone: {name: %s, max_section_tokens: 64, dtype: float32}
-model: {layers: 1, heads: 4}
-training: {steps: 6, projects_per_step: 16, validate_every: 3, checkpoint_every: 3, threads_per_worker: 1}
-encode: {threads_per_worker: 1}
-sample: {freelancers: 300, projects: 200}
-"""
-
-
-@dataclass(frozen=True)
-class TinyWorkspace:
-    """What `skillmatch quickstart` made with the tiny backbone."""
-
-    root: Path
-    config: Path
-    report: dict[str, Any]
-    output: str
-
-
-def skillmatch(*arguments: object, timeout: float = 400) -> subprocess.CompletedProcess[str]:
-    """Run the installed command line."""
-    command = [str(Path(sys.executable).parent / "skillmatch"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 
 
 @pytest.fixture(scope="session")

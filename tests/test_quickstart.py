@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import TINY_QUICKSTART, skillmatch
+from quickstart_helpers import TINY_QUICKSTART, skillmatch
 
 pytestmark = pytest.mark.e2e
 

@@ -252,19 +252,20 @@ class Backend:
         )
         return [dict(row) for row in rows]
 
-    def rows(self, collection: str, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Every row once, in no order, page by page.
+    def rows(self, collection: str, fields: Sequence[str], expression: str = "") -> Iterator[dict[str, Any]]:
+        """Every row that fulfils the expression, once, in no order, page by page.
 
         pymilvus' own iterator pastes keys into an expression unescaped, so pages are cut by the first
         digits of the row hash instead.
         """
-        digits = max(0, math.ceil(math.log(max(1, self.count(collection) / _PAGE_ROWS), 16)))
+        digits = math.ceil(math.log(max(1, self.count(collection, expression) / _PAGE_ROWS), 16))
+        condition = f"({expression}) and " if expression else ""
         for prefix in map("".join, itertools.product("0123456789abcdef", repeat=digits)):
             page = self._call(
                 f"reading {collection}",
                 self.client.query,
                 collection,
-                filter=f'row_hash like "{prefix}%"',
+                filter=f'{condition}row_hash like "{prefix}%"',
                 output_fields=list(fields),
                 limit=MAX_RESULTS,
                 consistency_level="Strong",

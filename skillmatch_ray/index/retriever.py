@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import threading
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ from skillmatch_ray.index.filters import (
     speaks,
 )
 from skillmatch_ray.index.journal import Position
-from skillmatch_ray.index.plan import ColumnSample, SearchPlan, make_plan, parameters
+from skillmatch_ray.index.plan import ColumnSample, SearchPlan, make_plan
 from skillmatch_ray.index.release import Release, ReleaseStore
 from skillmatch_ray.index.releases import active_release
 from skillmatch_ray.index.replay import LazyEncoder, replay
@@ -174,20 +175,27 @@ class Retriever:
             limit = min(MAX_RESULTS, limit * _PAGE_GROWTH)
 
     def _page(self, vector: Vector, expression: str, limit: int, plan: SearchPlan, fields: Sequence[str]) -> list[Hit]:
-        """One search, with as many rows as pass.
-
-        A graph whose passing nodes hang together badly gives fewer, however wide it looks (seen on server
-        2.3.5). Asked for as many rows as pass, the server leaves the graph and compares them all.
-        """
+        """One search; fewer rows than `limit` come only where fewer fulfil the expression."""
         (hits,) = self._search(vector, expression, limit, plan.parameters, fields)
         if len(hits) == limit or self.release.index_type != "HNSW":
             return hits
-        passing = min(MAX_RESULTS, self._backend.count(self.release.collection, expression, consistency="Bounded"))
-        if len(hits) >= min(limit, passing):
-            return hits
-        every = parameters(self.release.index_type, passing, self.config.milvus.ef, filtered=True)
-        (found,) = self._search(vector, expression, passing, every, fields)
-        return found[:limit]
+        passing = self._backend.count(self.release.collection, expression, consistency="Bounded")
+        return hits if len(hits) >= min(limit, passing) else self._scan(vector, expression, limit, fields)
+
+    def _scan(self, vector: Vector, expression: str, limit: int, fields: Sequence[str]) -> list[Hit]:
+        """Compare every row that fulfils the expression.
+
+        A graph gives too few rows where those that pass hang together badly, however wide it looks (seen on
+        server 2.3.5 with tight clusters). Milvus then gives the vectors, and the comparison is made here.
+        """
+        collection = self.release.collection
+        scored = (
+            (float(np.dot(vector, row[VECTOR])), row[KEY])
+            for row in self._backend.rows(collection, [KEY, VECTOR], expression)
+        )
+        best = heapq.nlargest(limit, scored)
+        found = {row[KEY]: row for row in self._backend.get(collection, [key for _, key in best], [KEY, *fields])}
+        return [Hit(key, score, found[key]) for score, key in best if key in found]
 
     def _search(
         self, vector: Vector, expression: str, limit: int, wanted: Mapping[str, int], fields: Sequence[str]

@@ -1,0 +1,33 @@
+"""The quickstart with the tiny backbone, through the command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TINY_QUICKSTART = """
+backbone: {name: %s, max_section_tokens: 64, dtype: float32}
+model: {layers: 1, heads: 4}
+training: {steps: 6, projects_per_step: 16, validate_every: 3, checkpoint_every: 3, threads_per_worker: 1}
+encode: {threads_per_worker: 1}
+sample: {freelancers: 300, projects: 200}
+"""
+
+
+@dataclass(frozen=True)
+class TinyWorkspace:
+    """What `skillmatch quickstart` made with the tiny backbone."""
+
+    root: Path
+    config: Path
+    report: dict[str, Any]
+    output: str
+
+
+def skillmatch(*arguments: object, timeout: float = 400) -> subprocess.CompletedProcess[str]:
+    """Run the installed command line."""
+    command = [str(Path(sys.executable).parent / "skillmatch"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
