@@ -146,9 +146,11 @@ def train(
 ) -> None:
     """Train the head on the interactions of a dataset, with Ray Train; resumes what was cut off."""
     from skillmatch_ray.dataset import Dataset
+    from skillmatch_ray.losses.weighted_sum import build_loss
     from skillmatch_ray.stages import cache_states, train_model
 
     resolved = settings(config, overrides, workspace=workspace)
+    build_loss(resolved.training.loss)  # a wrong loss must not be found after an hour of encoding
     cache_states(resolved, Dataset(dataset))
     done = train_model(resolved, Dataset(dataset), model)
     console().print(f"wrote {done.model} ({done.steps} steps, validation MAP {done.validation_map})")

@@ -103,8 +103,10 @@ class MilvusSettings(Settings):
     alias: str = Field(
         "skillmatch", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,199}$", description="names the active release on a server"
     )
-    exact_below_rows: int = Field(20_000, ge=0, description="smaller indexes are scanned, not navigated; servers")
-    m: int = Field(16, ge=2, le=2048, description="links of an HNSW node; servers")
+    exact_below_rows: int = Field(
+        200_000, ge=0, description="indexes smaller than this are scanned, not navigated as a graph; servers"
+    )
+    m: int = Field(32, ge=2, le=2048, description="links of an HNSW node; servers")
     ef_construction: int = Field(200, ge=8, description="candidates looked at while HNSW is built; servers")
     ef: int = Field(512, ge=8, description="least number of candidates that an HNSW search looks at; servers")
     timeout_s: float = Field(10.0, gt=0, description="of one search or small write")
@@ -157,6 +159,11 @@ class ServingSettings(Settings):
     request_timeout_s: float = Field(10.0, gt=0)
     max_body_kb: int = Field(1024, ge=1)
     encoder_replicas: int = Field(1, ge=1)
+    encoder_max_replicas: int | None = Field(
+        None, ge=1, description="above encoder_replicas: Serve adds replicas under load; None: their number is fixed"
+    )
+    release_poll_s: float = Field(1.0, gt=0, description="how often a change of the active release is looked for")
+    drain_s: float = Field(60.0, ge=0, description="a replaced release stays open until it was unused for so long")
 
     @model_validator(mode="after")
     def _limits_fit(self) -> ServingSettings:
@@ -164,6 +171,11 @@ class ServingSettings(Settings):
             raise ValueError(
                 f"serving.max_ongoing_requests ({self.max_ongoing_requests}) must be at least twice "
                 f"serving.max_batch_size ({self.max_batch_size}), or batches never fill"
+            )
+        if self.encoder_max_replicas is not None and self.encoder_max_replicas < self.encoder_replicas:
+            raise ValueError(
+                f"serving.encoder_max_replicas ({self.encoder_max_replicas}) must not be below "
+                f"serving.encoder_replicas ({self.encoder_replicas})"
             )
         return self
 

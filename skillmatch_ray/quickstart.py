@@ -14,6 +14,7 @@ from skillmatch_ray.console import console, progress_bar
 from skillmatch_ray.dataset import INTERACTIONS, QRELS, Dataset
 from skillmatch_ray.documents import Project
 from skillmatch_ray.files import hash_json, owner_lock, read_json, write_json
+from skillmatch_ray.losses.weighted_sum import build_loss
 from skillmatch_ray.matching import open_engine
 from skillmatch_ray.relations import Relations
 from skillmatch_ray.sample.generator import write_sample
@@ -92,6 +93,7 @@ def run_quickstart(config: Config, dataset_dir: Path | None = None) -> dict[str,
         SkillmatchError: with the stage's own message.
     """
     workspace = Workspace(config.workspace)
+    build_loss(config.training.loss)  # a wrong loss must not be found after the encoding
     with owner_lock(workspace.root / "quickstart.lock", "skillmatch quickstart"):
         report = _run(config, workspace, dataset_dir)
     write_json(workspace.root / "report.json", report)

@@ -142,7 +142,7 @@ def _describe(people: Sequence[Freelancer], backbone: Backbone, config: Config) 
     lengths = [len(ids) for ids in backbone.tokenize(texts)]
     machine = {
         "processor": _processor(),
-        "cores": psutil.cpu_count(logical=False),
+        "cores": psutil.cpu_count(),
         "threads": torch.get_num_threads(),
         "load_before": psutil.getloadavg()[0],
         "device": str(backbone.device),

@@ -16,6 +16,7 @@ Vectors = NDArray[np.float32]
 
 K: Final = 10
 _TIE = 1e-5
+_BLEND = 0.2
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class ExactTop:
 
 @dataclass
 class QueryDraw:
-    """Draws query vectors from rows that stream by: sums of two rows, so that no row is its own answer.
+    """Draws query vectors from rows that stream by: rows moved towards others, so that none is just its own answer.
 
     Args:
         count: queries wanted.
@@ -97,7 +98,7 @@ class QueryDraw:
         """(Q, D) unit vectors, Q <= count."""
         pool = np.stack(self._kept)[self._random.permutation(len(self._kept))]
         even = len(pool) // 2 * 2
-        pairs = pool[:even:2] + pool[1:even:2] if even else pool
+        pairs = (1 - _BLEND) * pool[:even:2] + _BLEND * pool[1:even:2] if even else pool
         lengths = np.linalg.norm(pairs, axis=1, keepdims=True)
         result: Vectors = (pairs / np.where(lengths == 0, 1, lengths)).astype(np.float32)
         return result
@@ -154,7 +155,9 @@ def _search(backend: Backend, collection: str, index_type: IndexType, queries: V
     wanted = parameters(index_type, k, backend.settings.ef, filtered=False)
     found: list[list[Hit]] = []
     for start in range(0, len(queries), 16):
-        found += backend.search(collection, queries[start : start + 16], "", k, wanted, [])
+        some = queries[start : start + 16]
+        # Servers may overlook what was inserted in the last seconds, unless asked not to.
+        found += backend.search(collection, some, "", k, wanted, [], consistency_level="Strong")
     return found
 
 

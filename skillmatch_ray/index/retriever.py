@@ -176,25 +176,24 @@ class Retriever:
 
     def _page(self, vector: Vector, expression: str, limit: int, plan: SearchPlan, fields: Sequence[str]) -> list[Hit]:
         """One search; fewer rows than `limit` come only where fewer fulfil the expression."""
-        (hits,) = self._search(vector, expression, limit, plan.parameters, fields)
-        if len(hits) == limit or self.release.index_type != "HNSW":
-            return hits
-        passing = self._backend.count(self.release.collection, expression, consistency="Bounded")
-        return hits if len(hits) >= min(limit, passing) else self._scan(vector, expression, limit, fields)
-
-    def _scan(self, vector: Vector, expression: str, limit: int, fields: Sequence[str]) -> list[Hit]:
-        """Compare every row that fulfils the expression.
-
-        A graph gives too few rows where those that pass hang together badly, however wide it looks (seen on
-        server 2.3.5 with tight clusters). Milvus then gives the vectors, and the comparison is made here.
-        """
         collection = self.release.collection
-        scored = (
-            (float(np.dot(vector, row[VECTOR])), row[KEY])
-            for row in self._backend.rows(collection, [KEY, VECTOR], expression)
-        )
-        best = heapq.nlargest(limit, scored)
-        found = {row[KEY]: row for row in self._backend.get(collection, [key for _, key in best], [KEY, *fields])}
+        navigated = self.release.index_type == "HNSW"
+        if navigated and plan.mode == "exact":
+            return self._compare(vector, expression, limit, fields)
+        (hits,) = self._search(vector, expression, limit, plan.parameters, fields)
+        if len(hits) == limit or not navigated:
+            return hits
+        # A graph whose passing nodes hang together badly gives too few, however wide it looks (server 2.3.5).
+        passing = self._backend.count(collection, expression, "Bounded")
+        return hits if len(hits) >= min(limit, passing) else self._compare(vector, expression, limit, fields)
+
+    def _compare(self, vector: Vector, expression: str, limit: int, fields: Sequence[str]) -> list[Hit]:
+        """The best of all rows that fulfil the expression: Milvus gives their vectors, they are compared here."""
+        collection = self.release.collection
+        rows = self._backend.rows(collection, [KEY, VECTOR], expression, "Bounded")
+        best = heapq.nlargest(limit, ((float(np.dot(vector, row[VECTOR])), row[KEY]) for row in rows))
+        shown = self._backend.get(collection, [key for _, key in best], [KEY, *fields], "Bounded")
+        found = {row[KEY]: row for row in shown}
         return [Hit(key, score, found[key]) for score, key in best if key in found]
 
     def _search(

@@ -75,6 +75,7 @@ class Admission:
                     "request_id": request_id.get(),
                     "method": scope["method"],
                     "path": scope["path"],
+                    "route": getattr(scope.get("route"), "path", "none"),
                     "status": answer.status,
                     "ms": round(1000 * (time.perf_counter() - started), 2),
                 }

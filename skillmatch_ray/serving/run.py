@@ -41,7 +41,9 @@ def serve_forever(config: Config) -> None:
     from ray import serve
 
     address = start(config)
-    console().print(f"serving {address}: POST /v1/match, documentation at {address}/docs; Ctrl-C stops")
+    console().print(
+        f"serving {address}: a page for people, POST /v1/match for programs, {address}/openapi.json; Ctrl-C stops"
+    )
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())

@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from skillmatch_ray.documents import DocumentId, Project
+from skillmatch_ray.documents import DocumentId, Experience, Freelancer, Project
 from skillmatch_ray.index.filters import Filters
 
 MAX_RESULTS = 1000
+MAX_BRIEFS = 32
+MAX_EXPLAINED = 100
+IN_PATH = "(as in the path)"
+
+_STRICT = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+
+def _rows(value: Any) -> Any:
+    return () if value is None else value
 
 
 class ProjectInput(Project):
     """A project as a client sends it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+    model_config = _STRICT
 
     project_id: DocumentId = "brief"
+
+
+class ExperienceInput(Experience):
+    """One past assignment as a client sends it."""
+
+    model_config = _STRICT
+
+
+class FreelancerInput(Freelancer):
+    """A whole profile as a client sends it; the path names the freelancer."""
+
+    model_config = ConfigDict(
+        **{
+            **_STRICT,
+            "json_schema_extra": {
+                "examples": [{"headline": "React developer", "skills": ["React", "TypeScript"], "language": "en"}]
+            },
+        }
+    )
+
+    freelancer_id: DocumentId = IN_PATH
+    experiences: Annotated[tuple[ExperienceInput, ...], BeforeValidator(_rows)] = ()
 
 
 class MatchRequest(BaseModel):
@@ -62,6 +93,65 @@ class MatchResponse(BaseModel):
     candidates: list[CandidateOutput]
     plan: dict[str, Any] | None = None
     milliseconds: dict[str, float] = Field(description="time of each hop")
+
+
+class BatchRequest(BaseModel):
+    """Several briefs at once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requests: tuple[MatchRequest, ...] = Field(min_length=1, max_length=MAX_BRIEFS)
+
+
+class BatchResponse(BaseModel):
+    """One answer for each brief, in their order."""
+
+    responses: list[MatchResponse]
+
+
+class SimilarResponse(BaseModel):
+    """Freelancers like one freelancer, best first."""
+
+    release: str
+    fingerprint: str
+    exhausted: bool
+    candidates: list[CandidateOutput]
+
+
+class ExplainRequest(BaseModel):
+    """A brief and the freelancers whose scores are to be explained."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"project": {"title": "React developer", "skills": ["React"]}, "freelancer_ids": ["f000001"]}]
+        },
+    )
+
+    project: ProjectInput
+    freelancer_ids: tuple[DocumentId, ...] = Field(min_length=1, max_length=MAX_EXPLAINED)
+
+
+class ExplainedFreelancer(BaseModel):
+    """Why one freelancer has its score."""
+
+    freelancer_id: str
+    explanation: dict[str, Any]
+
+
+class ExplainResponse(BaseModel):
+    """An explanation for each freelancer, in their order."""
+
+    fingerprint: str
+    explanations: list[ExplainedFreelancer]
+
+
+class WrittenResponse(BaseModel):
+    """A profile that was accepted: durable, and found from now on."""
+
+    freelancer_id: str
+    fingerprint: str
 
 
 class ReleaseResponse(BaseModel):

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from skillmatch_ray.backbone.encoder import Backbone, pick_device
@@ -21,6 +20,7 @@ from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.errors import ModelError
 from skillmatch_ray.files import hash_files, hash_json, write_json
 from skillmatch_ray.model.matcher import Matcher, Towers
+from skillmatch_ray.pipeline.session import threads_for
 from skillmatch_ray.training.card import model_card
 from skillmatch_ray.training.loop import Loop, StepReport
 from skillmatch_ray.training.setup import build_loop, build_model, read_history, state_source, validation_map
@@ -162,7 +162,7 @@ def train_worker(payload: dict[str, Any]) -> None:
     settings = config.training
     device = ray.train.torch.get_device() if settings.use_gpu else torch.device("cpu")
     context = ray.train.get_context()
-    _set_threads(config, context.get_world_size())
+    torch.set_num_threads(threads_for(context.get_world_size(), settings.threads_per_worker))
     history = read_history(Dataset(Path(payload["dataset"])), config)
     source, dim = state_source(config, Path(payload["store"]))
     model = ray.train.torch.prepare_model(build_model(config, dim).to(device), move_to_device=False)
@@ -176,11 +176,6 @@ def train_worker(payload: dict[str, Any]) -> None:
         if is_first and run.validated_now:
             _log(metrics, {"step": loop.step, "validation_map": run.last})
         _report(run, is_first)
-
-
-def _set_threads(config: Config, workers: int) -> None:
-    cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
-    torch.set_num_threads(config.training.threads_per_worker or max(1, cores // workers))
 
 
 class _Run:

@@ -34,6 +34,14 @@ def clustered(count: int, dim: int = DIM, seed: int = 0, clusters: int = 50) -> 
     return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
 
 
+def overlapping(count: int, dim: int, seed: int = 0) -> NDArray[np.float32]:
+    """(count, dim) unit vectors in 20 clusters that overlap, spread in 64 directions as real embeddings are."""
+    rng, fixed = np.random.default_rng(seed), np.random.default_rng(98)
+    centres, directions = fixed.normal(size=(20, dim)) / 2, fixed.normal(size=(64, dim)) / 8
+    found = centres[rng.integers(0, 20, count)] + rng.normal(size=(count, 64)) @ directions
+    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+
+
 def random_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
     """Freelancers around the globe, a share of every filter field missing."""
     rng = np.random.default_rng(seed)

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import settings_of
-from index_helpers import FINGERPRINT, World, clustered, make_world
+from index_helpers import FINGERPRINT, World, clustered, make_world, overlapping
 
 from skillmatch_ray.config import MilvusSettings
 from skillmatch_ray.index.filters import Filters
+from skillmatch_ray.index.releases import active_release
 from skillmatch_ray.index.retriever import Retriever
 
 SHARES = (1.0, 0.5, 0.1, 0.01, 0.001)
@@ -27,16 +28,16 @@ def people(count: int) -> list[dict[str, object]]:
     ]
 
 
-def indexed(root: Path, milvus: MilvusSettings, rows: int) -> World:
-    vectors = clustered(rows, DIM, clusters=max(50, rows // 100))
-    world = make_world(root, people(rows), vectors, milvus.model_copy(update={"alias": f"recall_{rows}"}))
+def indexed(root: Path, milvus: MilvusSettings, vectors: np.ndarray) -> World:
+    world = make_world(
+        root, people(len(vectors)), vectors, milvus.model_copy(update={"alias": f"recall_{root.parent.name}"})
+    )
     world.release()
     return world
 
 
-def check_recall(world: World) -> None:
+def check_recall(world: World, queries: np.ndarray) -> None:
     count = len(world.rows)
-    queries = clustered(QUERIES, DIM, seed=17, clusters=max(50, count // 100))
     with Retriever(world.config) as retriever:
         for share in SHARES:
             asked = Filters() if share == 1 else Filters(max_daily_rate_eur=share * count - 0.5)
@@ -64,13 +65,34 @@ def _cheap(row: object, asked: Filters) -> bool:
 
 @pytest.fixture(params=["lite", "server"])
 def backend(request: pytest.FixtureRequest) -> MilvusSettings:
-    return settings_of(request).model_copy(update={"exact_below_rows": 0})  # the graph is what needs a test
+    return settings_of(request)
 
 
 def test_recall_at_10_000_rows(backend: MilvusSettings, tmp_path: Path) -> None:
-    check_recall(indexed(tmp_path / "w", backend, 10_000))
+    rows = 10_000
+    check_recall(indexed(tmp_path / "w", backend, clustered(rows, DIM)), clustered(QUERIES, DIM, seed=17))
+
+
+def test_recall_of_a_graph(server_uri: str, tmp_path: Path) -> None:
+    """The index that servers get above `exact_below_rows`, on vectors whose clusters are no islands."""
+    milvus = MilvusSettings(uri=server_uri, exact_below_rows=0, timeout_s=30)
+    world = indexed(tmp_path / "w", milvus, overlapping(10_000, DIM))
+    assert active_release(world.workspace).index_type == "HNSW"
+    check_recall(world, overlapping(QUERIES, DIM, seed=17))
+
+
+def test_a_graph_that_falls_apart_still_gives_enough(server_uri: str, tmp_path: Path) -> None:
+    """Islands of a hundred rows: the graph alone gives too few, which is noticed."""
+    milvus = MilvusSettings(uri=server_uri, exact_below_rows=0, timeout_s=30, m=4)
+    world = indexed(tmp_path / "w", milvus, clustered(6000, DIM, clusters=60))
+    asked, k = Filters(max_daily_rate_eur=0.4 * 6000 - 0.5), 100
+    with Retriever(world.config) as retriever:
+        for query in clustered(QUERIES, DIM, seed=17, clusters=60):
+            assert len(retriever.search(query, asked, k, fingerprint=FINGERPRINT).candidates) == k
 
 
 @pytest.mark.slow
 def test_recall_at_100_000_rows(backend: MilvusSettings, tmp_path: Path) -> None:
-    check_recall(indexed(tmp_path / "w", backend, 100_000))
+    rows = 100_000
+    world = indexed(tmp_path / "w", backend, clustered(rows, DIM, clusters=1000))
+    check_recall(world, clustered(QUERIES, DIM, seed=17, clusters=1000))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import shutil
 
 import httpx
 import pytest
 
 from skillmatch_ray.config import load_config
-from skillmatch_ray.serving.api import API_KEYS_VARIABLE, build_api
-from skillmatch_ray.serving.services import EncoderService, RetrieverService
+from skillmatch_ray.serving.api import API_KEYS_VARIABLE, answer_match, build_api
+from skillmatch_ray.serving.schemas import MatchRequest
+from skillmatch_ray.serving.services import EncoderService, Loaded, RetrieverService
 
 pytestmark = pytest.mark.e2e
 
@@ -20,13 +23,16 @@ class Local:
 
     def __init__(self, config) -> None:
         self.index = RetrieverService(config)
-        self.encoder = EncoderService(self.index.retriever.release.model_dir, threads=1)
+        self.encoder = EncoderService(config, threads=1)
 
     async def encode(self, project):
-        return self.encoder.encode([project])[0], self.encoder.fingerprint
+        return self.encoder.encode([project])[0]
 
-    async def explain(self, project, freelancers):
-        return self.encoder.explain(project, freelancers)
+    async def encode_freelancer(self, freelancer):
+        return self.encoder.encode_freelancer(freelancer)
+
+    async def explain(self, *arguments):
+        return self.encoder.explain(*arguments)
 
     async def fingerprint(self):
         return self.encoder.fingerprint
@@ -34,18 +40,30 @@ class Local:
     async def search(self, *arguments):
         return self.index.search(*arguments)
 
-    async def profiles(self, ids):
-        return self.index.profiles(ids)
+    async def similar(self, *arguments):
+        return self.index.similar(*arguments)
 
-    async def release(self):
-        return self.index.release
+    async def profiles(self, *arguments):
+        return self.index.profiles(*arguments)
+
+    async def upsert(self, *arguments):
+        return self.index.upsert(*arguments)
+
+    async def delete(self, *arguments):
+        return self.index.delete(*arguments)
+
+    async def release(self, *arguments):
+        return self.index.release(*arguments)
 
 
 @pytest.fixture(scope="module")
-def local(tiny_workspace):
-    services = Local(load_config(tiny_workspace.config, [f"workspace={tiny_workspace.root}"]))
+def local(tiny_workspace, tmp_path_factory):
+    # A copy: what is put and deleted here must not be seen by other tests of the same workspace.
+    root = tmp_path_factory.mktemp("served") / "workspace"
+    shutil.copytree(tiny_workspace.root, root)
+    services = Local(load_config(tiny_workspace.config, [f"workspace={root}"]))
     yield services
-    services.index.retriever.close()
+    services.index.close()
 
 
 @pytest.fixture
@@ -122,7 +140,8 @@ def test_release_and_readiness(call, local):
 
 
 def test_an_encoder_of_another_space_is_not_ready_and_never_searches(call, local, monkeypatch):
-    monkeypatch.setattr(local.encoder, "fingerprint", "0" * 64)
+    other = Loaded(local.encoder._loaded[0].matcher, "0" * 64)
+    monkeypatch.setattr(local.encoder, "_loaded", (other,))
     assert call("GET", "/readyz").status_code == 503
     answer = call("POST", "/v1/match", json={"project": BRIEF})
     assert answer.status_code == 503
@@ -154,3 +173,113 @@ def test_the_openapi_document_has_examples_and_problems(call):
     assert "/v1/match" in document["paths"]
     assert {"422", "503", "504"} <= set(document["paths"]["/v1/match"]["post"]["responses"])
     assert "examples" in json.dumps(document["components"]["schemas"]["MatchRequest"])
+
+
+def test_a_batch_answers_each_brief_as_if_it_were_alone(call):
+    briefs = [{"project": {"title": title}, "top_k": 4} for title in ("Welder", "Tax adviser", "React developer")]
+    together = call("POST", "/v1/match:batch", json={"requests": briefs}).json()["responses"]
+    alone = [call("POST", "/v1/match", json=brief).json() for brief in briefs]
+    assert [ids(answer) for answer in together] == [ids(answer) for answer in alone]
+
+
+def ids(answer):
+    return [candidate["freelancer_id"] for candidate in answer["candidates"]]
+
+
+def test_a_batch_has_bounds(call):
+    assert call("POST", "/v1/match:batch", json={"requests": []}).status_code == 422
+    assert call("POST", "/v1/match:batch", json={"requests": [{"project": BRIEF}] * 33}).status_code == 422
+
+
+def test_an_explanation_has_the_score_of_the_match(call):
+    (first, *_) = call("POST", "/v1/match", json={"project": BRIEF, "top_k": 1}).json()["candidates"]
+    body = {"project": BRIEF, "freelancer_ids": [first["freelancer_id"]]}
+    (explained,) = call("POST", "/v1/explain", json=body).json()["explanations"]
+    assert explained["freelancer_id"] == first["freelancer_id"]
+    assert explained["explanation"]["score"] == pytest.approx(first["score"], abs=1e-3)
+
+
+def test_unknown_freelancers_are_404(call):
+    answer = call("POST", "/v1/explain", json={"project": BRIEF, "freelancer_ids": ["nobody"]})
+    assert answer.status_code == 404
+    assert "nobody" in answer.json()["detail"]
+    assert call("GET", "/v1/freelancers/nobody/similar").status_code == 404
+
+
+def test_similar_freelancers_do_not_include_the_one(call):
+    (who,) = ids(call("POST", "/v1/match", json={"project": BRIEF, "top_k": 1}).json())
+    found = call("GET", f"/v1/freelancers/{who}/similar", params={"top_k": 7}).json()
+    assert len(found["candidates"]) == 7
+    assert who not in ids(found)
+
+
+def test_a_profile_is_found_at_once_and_gone_after_its_deletion(call):
+    # The same words as the brief, so that the tiny untuned encoder puts it near; the filter makes it the only one.
+    profile = {"headline": "React developer", "skills": ["React"], "country": "IS", "language": "is"}
+    answer = call("PUT", "/v1/freelancers/new-one", json=profile)
+    assert answer.status_code == 200, answer.text
+    wanted = {"project": BRIEF, "filters": {"countries": ["IS"]}, "top_k": 5, "explain": True}
+    found = call("POST", "/v1/match", json=wanted).json()
+    assert ids(found) == ["new-one"]
+    assert found["candidates"][0]["explanation"]["freelancer"][0]["text"] == "React developer"
+    call("PUT", "/v1/freelancers/new-one", json={**profile, "headline": "Beekeeper"})
+    assert call("POST", "/v1/match", json=wanted).json()["candidates"][0]["profile"]["headline"] == "Beekeeper"
+    assert call("DELETE", "/v1/freelancers/new-one").status_code == 204
+    assert ids(call("POST", "/v1/match", json=wanted).json()) == []
+    assert call("DELETE", "/v1/freelancers/new-one").status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("path", "profile", "told"),
+    [
+        ("f1", {"headline": "x", "salary": 3}, "salary"),
+        ("f1", {"headline": "x", "experiences": [{"titel": "y"}]}, "experiences.0.titel"),
+        ("f1", {"headline": ""}, "headline"),
+        ("f1", {"headline": "x", "freelancer_id": "f2"}, "freelancer_id"),
+        ("f1", {"headline": "x", "daily_rate_eur": -1}, "daily_rate_eur"),
+        ("x" * 300, {"headline": "x"}, "freelancer_id"),
+        ("%20", {"headline": "x"}, "freelancer_id"),
+    ],
+)
+def test_wrong_profiles_are_refused(call, path, profile, told):
+    answer = call("PUT", f"/v1/freelancers/{path}", json=profile)
+    assert answer.status_code == 422, answer.text
+    assert told in answer.json()["detail"]
+
+
+def test_a_body_must_say_that_it_is_json(call):
+    text = json.dumps({"project": BRIEF})
+    for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+        answer = call("POST", "/v1/match", content=text, headers={"content-type": kind})
+        assert answer.status_code == 415, kind
+    kind = {"content-type": "application/json; charset=utf-8"}
+    assert call("POST", "/v1/match", content=text, headers=kind).status_code == 200
+
+
+def test_the_page_is_self_contained(call):
+    page = call("GET", "/")
+    assert page.status_code == 200
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "http://" not in page.text
+    assert "https://" not in page.text
+    assert not re.search(r"<style|<script(?! src)| style=| on[a-z]+=", page.text)
+    for path in re.findall(r'(?:src|href)="(/[^"]*)"', page.text):
+        assert call("GET", path).status_code == 200, path
+
+
+def test_metrics_tell_hops_and_empty_results(local):
+    told = []
+
+    def observe(name, value, tags):
+        told.append((name, value, tags))
+
+    async def run():
+        nobody = MatchRequest.model_validate({"project": BRIEF, "filters": {"countries": ["AQ"]}})
+        await answer_match(nobody, local, local, observe)
+
+    asyncio.run(run())
+    assert {tags["hop"] for name, _, tags in told if name == "hop_ms"} == {"encode", "search"}
+    assert ("empty_results", 1, {}) in told
+    assert ("candidates", 0, {"stage": "returned"}) in told

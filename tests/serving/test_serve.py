@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +16,12 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+
+from skillmatch_ray.config import load_config
+from skillmatch_ray.dataset import Dataset
+from skillmatch_ray.index.releases import active_release
+from skillmatch_ray.stages import index_vectors
+from skillmatch_ray.workspace import Workspace
 
 pytestmark = pytest.mark.e2e
 
@@ -28,10 +36,18 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def service(tiny_workspace):
+def served(tiny_workspace, tmp_path_factory):
+    """Configuration of a copy of the workspace, which these tests may change."""
+    root = tmp_path_factory.mktemp("serve") / "workspace"
+    shutil.copytree(tiny_workspace.root, root)
+    return load_config(tiny_workspace.config, [f"workspace={root}"])
+
+
+@pytest.fixture(scope="module")
+def service(served, tiny_workspace):
     """`skillmatch serve` in a process of its own; its address and process."""
     port = free_port()
-    command = [str(Path(sys.executable).parent / "skillmatch"), "serve", "-w", str(tiny_workspace.root)]
+    command = [str(Path(sys.executable).parent / "skillmatch"), "serve", "-w", str(served.workspace)]
     command += ["-c", str(tiny_workspace.config), "-s", f"serving.port={port}"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         address = f"http://127.0.0.1:{port}"
@@ -78,6 +94,47 @@ def test_it_listens_on_loopback_and_names_requests(service):
     answer = httpx.post(f"{address}/v1/match", json=BRIEF, timeout=60)
     assert len(answer.headers.get_list("x-request-id")) == 1
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_page_and_a_profile_through_serve(service):
+    address, _ = service
+    assert "default-src 'none'" in httpx.get(address).headers["content-security-policy"]
+    profile = {"headline": "Glass blower", "country": "IS"}
+    assert httpx.put(f"{address}/v1/freelancers/newcomer", json=profile, timeout=60).status_code == 200
+    wanted = {"project": {"title": "Vases"}, "filters": {"countries": ["IS"]}}
+    found = httpx.post(f"{address}/v1/match", json=wanted, timeout=60).json()["candidates"]
+    assert [c["freelancer_id"] for c in found] == ["newcomer"]
+    assert httpx.delete(f"{address}/v1/freelancers/newcomer", timeout=60).status_code == 204
+    assert httpx.get(f"{address}/v1/freelancers/newcomer/similar", timeout=60).status_code == 404
+
+
+def test_a_new_release_is_taken_over_without_a_failed_request(service, served):
+    address, _ = service
+    before = active_release(Workspace(served.workspace))
+    statuses, releases, done = [], [], threading.Event()
+
+    def client():
+        with httpx.Client(timeout=60) as http:
+            while not done.is_set():
+                answer = http.post(f"{address}/v1/match", json=BRIEF)
+                statuses.append(answer.status_code)
+                releases.append(answer.json().get("release"))
+
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(client) for _ in range(2)]
+        try:
+            index_vectors(served, Dataset(served.workspace / "dataset"), before.model_dir)
+            deadline = time.monotonic() + 60
+            while releases[-1:] == [before.name] and time.monotonic() < deadline:
+                time.sleep(0.2)
+            time.sleep(1)
+        finally:
+            done.set()
+        for one in running:
+            one.result()
+    assert set(statuses) == {200}
+    after = active_release(Workspace(served.workspace))
+    assert releases[-1] == after.name != before.name
 
 
 def test_a_killed_encoder_comes_back(service):
