@@ -217,6 +217,10 @@ class Backend:
         """Make the collection searchable; needed after every opening."""
         self._call(f"loading {collection}", self.client.load_collection, collection, slow=True)
 
+    def unload(self, collection: str) -> None:
+        """Take the collection out of memory."""
+        self._call(f"unloading {collection}", self.client.release_collection, collection, slow=True)
+
     def flush(self, collection: str) -> None:
         """Make segments of what was written."""
         self._call(f"flushing {collection}", self.client.flush, collection, slow=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,9 @@ from skillmatch_ray.serving.services import EncoderService, Found, RetrieverServ
 from skillmatch_ray.workspace import Workspace
 
 logger = logging.getLogger("skillmatch_ray.requests")
+
+_QUIET = {"enable_access_log": False}
+"""The ingress writes its own line for each request; Serve would write three more, one for each deployment."""
 
 
 class ProjectEncoder:
@@ -157,6 +161,7 @@ class Ingress:
 
     def __init__(self, encoder: DeploymentHandle, retriever: DeploymentHandle, settings: dict[str, Any]) -> None:
         self.limits = ServingSettings(**settings)
+        _log_to_stdout()
         self._metrics = Metrics()
         self.api = build_api(Remote(encoder), Remote(retriever), self._metrics.observe)
 
@@ -176,6 +181,14 @@ class Ingress:
         logger.info(json.dumps(record))
 
 
+def _log_to_stdout() -> None:
+    """One JSON line a request in the replica's own output; Python's root logger would drop it."""
+    if not logger.handlers:
+        logger.addHandler(logging.StreamHandler(sys.stdout))
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
 def build(args: dict[str, Any]) -> Application:
     """The application for `serve deploy`, `serve run` and `skillmatch serve`.
 
@@ -191,18 +204,21 @@ def build(args: dict[str, Any]) -> Application:
     active_release(Workspace(config.workspace))
     encoder = serve.deployment(
         name="ProjectEncoder",
+        logging_config=_QUIET,
         max_ongoing_requests=limits.max_ongoing_requests,
         ray_actor_options={"num_cpus": 0.5},
         **_replicas(limits),
     )(ProjectEncoder).bind(values)
     retriever = serve.deployment(
         name="Retriever",
+        logging_config=_QUIET,
         num_replicas=1,
         max_ongoing_requests=limits.max_ongoing_requests,
         ray_actor_options={"num_cpus": 0.25},
     )(IndexRetriever).bind(values)
     ingress = serve.deployment(
         name="Ingress",
+        logging_config=_QUIET,
         num_replicas=1,
         # The ingress itself turns requests away, with Retry-After; Serve's own limit must never be met first.
         max_ongoing_requests=4 * limits.max_ongoing_requests + limits.max_queued_requests,

@@ -36,10 +36,15 @@ def start(config: Config) -> str:
     return f"http://{limits.host}:{limits.port}"
 
 
-def serve_forever(config: Config) -> None:
-    """Serve until SIGINT or SIGTERM, then let running requests end."""
+def stop() -> None:
+    """Let running requests end, then stop the service."""
     from ray import serve
 
+    serve.shutdown()
+
+
+def serve_forever(config: Config) -> None:
+    """Serve until SIGINT or SIGTERM, then let running requests end."""
     address = start(config)
     console().print(
         f"serving {address}: a page for people, POST /v1/match for programs, {address}/openapi.json; Ctrl-C stops"
@@ -48,7 +53,7 @@ def serve_forever(config: Config) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     stopped.wait()
-    serve.shutdown()
+    stop()
 
 
 def _arguments(config: Config) -> dict[str, Any]:

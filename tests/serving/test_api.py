@@ -5,65 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import shutil
 
 import httpx
 import pytest
 
-from skillmatch_ray.config import load_config
 from skillmatch_ray.serving.api import API_KEYS_VARIABLE, answer_match, build_api
 from skillmatch_ray.serving.schemas import MatchRequest
-from skillmatch_ray.serving.services import EncoderService, Loaded, RetrieverService
+from skillmatch_ray.serving.services import Loaded
 
 pytestmark = pytest.mark.e2e
-
-
-class Local:
-    """Encoder and searcher of this process, as the API wants them."""
-
-    def __init__(self, config) -> None:
-        self.index = RetrieverService(config)
-        self.encoder = EncoderService(config, threads=1)
-
-    async def encode(self, project):
-        return self.encoder.encode([project])[0]
-
-    async def encode_freelancer(self, freelancer):
-        return self.encoder.encode_freelancer(freelancer)
-
-    async def explain(self, *arguments):
-        return self.encoder.explain(*arguments)
-
-    async def fingerprint(self):
-        return self.encoder.fingerprint
-
-    async def search(self, *arguments):
-        return self.index.search(*arguments)
-
-    async def similar(self, *arguments):
-        return self.index.similar(*arguments)
-
-    async def profiles(self, *arguments):
-        return self.index.profiles(*arguments)
-
-    async def upsert(self, *arguments):
-        return self.index.upsert(*arguments)
-
-    async def delete(self, *arguments):
-        return self.index.delete(*arguments)
-
-    async def release(self, *arguments):
-        return self.index.release(*arguments)
-
-
-@pytest.fixture(scope="module")
-def local(tiny_workspace, tmp_path_factory):
-    # A copy: what is put and deleted here must not be seen by other tests of the same workspace.
-    root = tmp_path_factory.mktemp("served") / "workspace"
-    shutil.copytree(tiny_workspace.root, root)
-    services = Local(load_config(tiny_workspace.config, [f"workspace={root}"]))
-    yield services
-    services.index.close()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -94,6 +96,28 @@ def test_it_listens_on_loopback_and_names_requests(service):
     answer = httpx.post(f"{address}/v1/match", json=BRIEF, timeout=60)
     assert len(answer.headers.get_list("x-request-id")) == 1
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_request_leaves_one_json_line_without_its_text(service):
+    address, _ = service
+    name, text = uuid.uuid4().hex, f"secret{uuid.uuid4().hex}"
+    brief = {"project": {"title": text}}
+    assert httpx.post(f"{address}/v1/match", json=brief, headers={"x-request-id": name}, timeout=60).status_code == 200
+    deadline = time.monotonic() + 20
+    while not (lines := _logged(name)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    (line,) = lines
+    record = json.loads(line)
+    assert (record["route"], record["status"]) == ("/v1/match", 200)
+    assert not _logged(text)
+
+
+def _logged(text: str) -> list[str]:
+    """Lines of the newest Ray sessions' logs with a text."""
+    sessions = sorted(Path("/tmp/ray").glob("session_2*"), key=lambda p: p.stat().st_mtime)[-4:]
+    files = [file for session in sessions for file in (session / "logs").rglob("*") if file.is_file()]
+    lines = (line for file in files for line in file.read_text(errors="replace").splitlines())
+    return [line for line in lines if text in line]
 
 
 def test_the_page_and_a_profile_through_serve(service):
