@@ -354,6 +354,22 @@ def benchmark_encode(
     console().print_json(data=asdict(result), default=str)
 
 
+@benchmarks.command("serve", epilog="Example: skillmatch benchmark serve --workspace workspace --seconds 10")
+def benchmark_serve(
+    *,
+    seconds: Annotated[float, typer.Option(min=1, help="Of each number of clients.")] = 10.0,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """The HTTP service under load (wrk) against the same work called in process."""
+    from skillmatch_ray.benchmarks import serve as bench
+
+    result = bench.benchmark_serve(settings(config, overrides, workspace=workspace), seconds=seconds, report=report)
+    console().print_json(data=asdict(result), default=str)
+
+
 def main() -> None:
     """Run the command line; what a user can mend is printed without a traceback."""
     try:

@@ -182,9 +182,9 @@ class Ingress:
 
 
 def _log_to_stdout() -> None:
-    """One JSON line a request in the replica's own output; Python's root logger would drop it."""
+    """One JSON line a request in the replica's own output, at once: Serve holds its lines back."""
     if not logger.handlers:
-        logger.addHandler(logging.StreamHandler(sys.stdout))
+        logger.addHandler(logging.StreamHandler(sys.__stdout__))
     logger.setLevel(logging.INFO)
     logger.propagate = False
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +14,15 @@ from pathlib import Path
 import psutil
 
 from skillmatch_ray.files import owner_lock
+
+SUPERVISOR = """
+import os, signal, subprocess, sys
+subprocess.Popen(sys.argv[1:])
+sys.stdin.read()
+os.killpg(0, signal.SIGKILL)
+"""
+"""The wrapper of the package leaves the server alive when it ends, and so does a test run that is killed.
+This one ends the whole session when its input closes, whatever the reason."""
 
 START_S = 120.0
 ETCD_PEER_PORT = 2380
@@ -48,20 +55,20 @@ def _check_free(port: int) -> None:
 
 def _run(command: Path, data: Path, port: int) -> Iterator[str]:
     with (data / "server.log").open("wb") as log:
-        # Its wrapper leaves the server itself alive when it is told to end: both are in one session of their own.
-        wrapper = subprocess.Popen(
-            [str(command), "--data", str(data), "--proxy-port", str(port)],
-            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+        supervisor = subprocess.Popen(
+            [sys.executable, "-c", SUPERVISOR, str(command), "--data", str(data), "--proxy-port", str(port)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         try:
             uri = f"http://127.0.0.1:{port}"
-            _wait_for(uri, wrapper, data / "server.log")
+            _wait_for(uri, supervisor, data / "server.log")
             yield uri
         finally:
-            children = psutil.Process(wrapper.pid).children(recursive=True) if wrapper.poll() is None else []
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(wrapper.pid, signal.SIGKILL)
-            wrapper.wait()
+            children = psutil.Process(supervisor.pid).children(recursive=True)
+            supervisor.communicate()
             _, alive = psutil.wait_procs(children, timeout=10)
             assert not alive, f"children of the server are still alive: {alive}"
 
