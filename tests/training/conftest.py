@@ -26,6 +26,7 @@ def tiny_config(tiny_settings: BackboneSettings) -> Config:
             "model": {"layers": 1, "heads": 4, "dropout": 0.1, "max_document_tokens": 96},
             "training": {
                 "steps": 12,
+                "learning_rate": 3e-4,
                 "projects_per_step": 6,
                 "groups_per_step": 2,
                 "validate_every": 4,
