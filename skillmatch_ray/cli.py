@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from skillmatch_ray.config import Config, load_config
-from skillmatch_ray.console import console
+from skillmatch_ray.console import console, progress_bar
 from skillmatch_ray.errors import ConfigError, SkillmatchError
 from skillmatch_ray.files import write_json
 
@@ -351,6 +351,24 @@ def benchmark_encode(
     result = encode.benchmark_encode(
         resolved, documents=documents or encode.DEFAULT_DOCUMENTS, report=report, full=full
     )
+    console().print_json(data=asdict(result), default=str)
+
+
+@benchmarks.command("search", epilog="Example: skillmatch benchmark search --rows 10000 --report search.json")
+def benchmark_search(
+    *,
+    rows: Annotated[int | None, typer.Option(min=1000, help="Made-up freelancers in the index.")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """Filtered search: our retriever, the same calls by hand, exact numpy, faiss (`milvus.uri` picks the backend)."""
+    from skillmatch_ray.benchmarks import search as bench
+
+    with progress_bar("benchmark") as advance:
+        result = bench.benchmark_search(
+            settings(config, overrides), rows=rows or bench.DEFAULT_ROWS, report=report, progress=advance
+        )
     console().print_json(data=asdict(result), default=str)
 
 
