@@ -1,0 +1,95 @@
+"""Verbs that train, measure and apply a model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from skillmatch_ray.cli.options import (
+    ConfigOption,
+    DatasetOption,
+    ReportOption,
+    SetOption,
+    WorkspaceOption,
+    finish,
+    settings,
+)
+from skillmatch_ray.console import console
+from skillmatch_ray.errors import ConfigError
+
+app = typer.Typer()
+
+
+@app.command(
+    rich_help_panel="Model",
+    epilog="Example: skillmatch train --dataset data --model models/mine --set training.steps=200",
+)
+def train(
+    *,
+    dataset: DatasetOption,
+    model: Annotated[Path, typer.Option("--model", "-m", help="Model directory to write.")],
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """Train the head on the interactions of a dataset, with Ray Train; resumes what was cut off."""
+    from skillmatch_ray.dataset import Dataset
+    from skillmatch_ray.losses.weighted_sum import build_loss
+    from skillmatch_ray.stages import cache_states, train_model
+
+    resolved = settings(config, overrides, workspace=workspace)
+    build_loss(resolved.training.loss)  # a wrong loss must not be found after an hour of encoding
+    cache_states(resolved, Dataset(dataset))
+    done = train_model(resolved, Dataset(dataset), model)
+    console().print(f"wrote {done.model} ({done.steps} steps, validation MAP {done.validation_map})")
+    finish(report, asdict(done))
+
+
+@app.command(
+    rich_help_panel="Model", epilog="Example: skillmatch encode --dataset data --model models/mine --out vectors"
+)
+def encode(
+    *,
+    dataset: DatasetOption,
+    model: Annotated[Path, typer.Option("--model", "-m", help="Model directory.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the vectors.")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """Encode every freelancer to a vector, with Ray Data; only what is new or changed is computed."""
+    from skillmatch_ray.dataset import Dataset
+    from skillmatch_ray.stages import encode_vectors
+
+    done = encode_vectors(settings(config, overrides), Dataset(dataset), model, out)
+    console().print(done.summary())
+    finish(report, asdict(done))
+
+
+@app.command(
+    rich_help_panel="Model",
+    epilog="Example: skillmatch evaluate --workspace workspace --dataset data --report report.json",
+)
+def evaluate(
+    *,
+    dataset: DatasetOption,
+    model: Annotated[Path | None, typer.Option("--model", "-m", help="Model directory.")] = None,
+    workspace: Annotated[Path | None, typer.Option("--workspace", "-w", help="Evaluate its active release.")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """Measure a model beside five untrained floors on a dataset with judgements or interactions."""
+    from skillmatch_ray.dataset import Dataset
+    from skillmatch_ray.stages import evaluate_model, model_of
+
+    if (model is None) == (workspace is None):
+        raise ConfigError("give either --model DIR or --workspace DIR (its active release)")
+    resolved = settings(config, overrides, workspace=workspace)
+    found = evaluate_model(resolved, Dataset(dataset), model or model_of(resolved))
+    console().print(found.render())
+    finish(report, {"evaluation": found.as_dict()})

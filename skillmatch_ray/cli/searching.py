@@ -1,0 +1,153 @@
+"""Verbs that build the index, switch its releases, and ask it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from skillmatch_ray.cli.options import (
+    ConfigOption,
+    DatasetOption,
+    ReportOption,
+    SetOption,
+    WorkspaceOption,
+    finish,
+    settings,
+)
+from skillmatch_ray.console import console
+from skillmatch_ray.errors import ConfigError
+
+app = typer.Typer()
+releases = typer.Typer(no_args_is_help=True, help="List, activate, roll back and prune releases.")
+app.add_typer(releases, name="release", rich_help_panel="Search")
+
+
+@app.command(
+    rich_help_panel="Search",
+    epilog="Example: skillmatch reindex --workspace workspace --dataset data --model models/mine",
+)
+def reindex(
+    *,
+    dataset: DatasetOption,
+    model: Annotated[Path | None, typer.Option("--model", "-m", help="Default: that of the active release.")] = None,
+    changed: Annotated[bool, typer.Option("--changed", help="Update the active index in place.")] = False,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """Encode what changed, build a new index, validate it, and make it the active release."""
+    from skillmatch_ray.dataset import Dataset
+    from skillmatch_ray.stages import encode_vectors, index_vectors, model_of, update_index
+
+    resolved = settings(config, overrides, workspace=workspace)
+    directory = model or model_of(resolved)
+    if changed and model:
+        raise ConfigError("--changed updates the active release with its own model: leave out --model")
+    encode_vectors(resolved, Dataset(dataset), directory)
+    finish(
+        report,
+        (update_index(resolved, Dataset(dataset)) if changed else index_vectors(resolved, Dataset(dataset), directory)),
+    )
+
+
+@releases.command("list", epilog="Example: skillmatch release list --workspace workspace")
+def release_list(
+    *, workspace: WorkspaceOption = None, config: ConfigOption = None, overrides: SetOption = None
+) -> None:
+    """Every release of the workspace, oldest first."""
+    from skillmatch_ray.index.releases import list_releases
+    from skillmatch_ray.workspace import Workspace
+
+    resolved = settings(config, overrides, workspace=workspace)
+    for release in list_releases(Workspace(resolved.workspace)):
+        console().print(f"{release.name}  {release.built_at:%Y-%m-%d %H:%M}  {release.rows} rows  {release.backend}")
+
+
+@releases.command("status", epilog="Example: skillmatch release status --workspace workspace --report status.json")
+def release_status(
+    *,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """The active release, the one before it, and whether what they need is there."""
+    from skillmatch_ray.index.releases import status
+    from skillmatch_ray.workspace import Workspace
+
+    resolved = settings(config, overrides, workspace=workspace)
+    found = status(Workspace(resolved.workspace), resolved)
+    console().print_json(data=found, default=str)
+    finish(report, found)
+
+
+@releases.command("activate", epilog="Example: skillmatch release activate NAME --workspace workspace")
+def release_activate(
+    name: Annotated[str, typer.Argument(help="As `release list` shows it.")],
+    *,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Make one release the one that answers."""
+    from skillmatch_ray.index.releases import activate
+    from skillmatch_ray.workspace import Workspace
+
+    resolved = settings(config, overrides, workspace=workspace)
+    console().print(f"active: {activate(Workspace(resolved.workspace), name, resolved).name}")
+
+
+@releases.command("rollback", epilog="Example: skillmatch release rollback --workspace workspace")
+def release_rollback(
+    *, workspace: WorkspaceOption = None, config: ConfigOption = None, overrides: SetOption = None
+) -> None:
+    """Make the release answer again that answered before."""
+    from skillmatch_ray.index.releases import rollback
+    from skillmatch_ray.workspace import Workspace
+
+    resolved = settings(config, overrides, workspace=workspace)
+    console().print(f"active: {rollback(Workspace(resolved.workspace), resolved).name}")
+
+
+@releases.command("prune", epilog="Example: skillmatch release prune --keep 2 --workspace workspace")
+def release_prune(
+    *,
+    keep: Annotated[int, typer.Option(min=1, help="Newest releases to keep besides the active and the previous.")] = 2,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Delete old releases."""
+    from skillmatch_ray.index.releases import prune
+    from skillmatch_ray.workspace import Workspace
+
+    resolved = settings(config, overrides, workspace=workspace)
+    for name in prune(Workspace(resolved.workspace), resolved, keep):
+        console().print(f"deleted {name}")
+
+
+@app.command(
+    rich_help_panel="Search", epilog='Example: skillmatch match --text "React developer for a booking page" --top-k 5'
+)
+def match(
+    *,
+    brief: Annotated[Path | None, typer.Argument(help="JSON file with a project.")] = None,
+    text: Annotated[str | None, typer.Option(help="The brief itself, in any language.")] = None,
+    top_k: Annotated[int, typer.Option(min=1, max=1000)] = 10,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """Find the freelancers for one project in the active release."""
+    from skillmatch_ray.matching import open_engine, read_brief
+
+    resolved = settings(config, overrides, workspace=workspace)
+    project = read_brief(brief, text)
+    with open_engine(resolved) as engine:
+        result = engine.match(project, top_k=top_k, explain=True)
+    console().print(result.render())
+    finish(report, result.as_dict())
