@@ -165,7 +165,10 @@ class Backend:
         # Waiting for an index of no rows costs half a second, and Milvus Lite logs that it cannot tell the time.
         create = self.client.create_index
         self._call(f"indexing {collection}", create, collection, index_params=index, sync=False, slow=True)
-        self.load(collection)
+        # Milvus Lite builds its index while rows come in, but only of a loaded collection. A server that is
+        # loaded hands rows over from growing to indexed segments while it answers, and misses some meanwhile.
+        if self.capabilities.lite:
+            self.load(collection)
 
     def index_settings(self, rows: int) -> dict[str, Any]:
         """Type, metric and parameters of the vector index for about so many rows."""
@@ -216,10 +219,6 @@ class Backend:
     def load(self, collection: str) -> None:
         """Make the collection searchable; needed after every opening."""
         self._call(f"loading {collection}", self.client.load_collection, collection, slow=True)
-
-    def unload(self, collection: str) -> None:
-        """Take the collection out of memory."""
-        self._call(f"unloading {collection}", self.client.release_collection, collection, slow=True)
 
     def flush(self, collection: str) -> None:
         """Make segments of what was written."""

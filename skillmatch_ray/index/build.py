@@ -125,8 +125,6 @@ class Build:
                     f"{self.config.milvus.build_timeout_s:.0f} s: raise milvus.build_timeout_s"
                 )
             time.sleep(_INDEX_POLL_S)
-        # A server hands rows over from growing to indexed segments while it answers, and misses some meanwhile.
-        backend.unload(self.collection)
 
     def exact(self, draw: QueryDraw) -> ExactTop:
         """Exact answers of the gate's queries."""

@@ -16,10 +16,12 @@ from skillmatch_ray.index.releases import activate, build_release, list_releases
 from skillmatch_ray.index.retriever import Retriever
 from skillmatch_ray.workspace import Workspace
 
+INSERT_MB = 0.05
+
 
 def run(work: str, root: Path, out: Connection) -> None:
     """Build, switch or upsert, telling what is done."""
-    config = Config(workspace=root, milvus=MilvusSettings(insert_mb=0.05))
+    config = Config(workspace=root, milvus=MilvusSettings(insert_mb=INSERT_MB))
     out.send("go")
     {"build": build, "switch": switch, "upsert": upsert}[work](config, out)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from skillmatch_ray.errors import LockedError
 from skillmatch_ray.files import owner_lock
 
 SUPERVISOR = """
@@ -25,6 +26,7 @@ os.killpg(0, signal.SIGKILL)
 This one ends the whole session when its input closes, whatever the reason."""
 
 START_S = 120.0
+TURN_S = 300.0
 ETCD_PEER_PORT = 2380
 """Of the etcd inside the server; it cannot be set, and a second server dies on it without a word."""
 
@@ -39,9 +41,26 @@ def free_port() -> int:
 def milvus_server(data: Path) -> Iterator[str]:
     """The address of a server that lives as long as the block."""
     command = Path(sys.executable).with_name("milvus-server")
-    with owner_lock(Path(tempfile.gettempdir()) / "skillmatch-tests-milvus" / "lock", "a test run", wait=True):
+    with _turn():
         _check_free(ETCD_PEER_PORT)
         yield from _run(command, data, free_port())
+
+
+@contextlib.contextmanager
+def _turn() -> Iterator[None]:
+    """Wait, but not for ever, until no other test run on this host has a server."""
+    lock = Path(tempfile.gettempdir()) / "skillmatch-tests-milvus" / "lock"
+    deadline = time.monotonic() + TURN_S
+    with contextlib.ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(owner_lock(lock, "a test run"))
+                break
+            except LockedError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
+        yield
 
 
 def _check_free(port: int) -> None:

@@ -63,7 +63,7 @@ def _cheap(row: object, asked: Filters) -> bool:
     return row.daily_rate_eur <= asked.max_daily_rate_eur  # type: ignore[attr-defined,no-any-return]
 
 
-@pytest.fixture(params=["lite", "server"])
+@pytest.fixture(params=["lite", pytest.param("server", marks=pytest.mark.slow)])
 def backend(request: pytest.FixtureRequest) -> MilvusSettings:
     return settings_of(request)
 
@@ -73,6 +73,7 @@ def test_recall_at_10_000_rows(backend: MilvusSettings, tmp_path: Path) -> None:
     check_recall(indexed(tmp_path / "w", backend, clustered(rows, DIM)), clustered(QUERIES, DIM, seed=17))
 
 
+@pytest.mark.slow
 def test_recall_of_a_graph(server_uri: str, tmp_path: Path) -> None:
     """The index that servers get above `exact_below_rows`, on vectors whose clusters are no islands."""
     milvus = MilvusSettings(uri=server_uri, exact_below_rows=0, timeout_s=30)
@@ -81,6 +82,7 @@ def test_recall_of_a_graph(server_uri: str, tmp_path: Path) -> None:
     check_recall(world, overlapping(QUERIES, DIM, seed=17))
 
 
+@pytest.mark.slow
 def test_a_graph_that_falls_apart_still_gives_enough(server_uri: str, tmp_path: Path) -> None:
     """Islands of a hundred rows: the graph alone gives too few, which is noticed."""
     milvus = MilvusSettings(uri=server_uri, exact_below_rows=0, timeout_s=30, m=4)
