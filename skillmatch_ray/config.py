@@ -11,9 +11,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from skillmatch_ray.backbone.resolve import EMBEDDED_NAME
 from skillmatch_ray.documents import SECTION_TYPES
 from skillmatch_ray.errors import ConfigError
+
+EMBEDDED_NAME = "embedded:multilingual-e5-small"
 
 
 class Settings(BaseModel):

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 from skillmatch_ray.backbone import embedded
+from skillmatch_ray.config import EMBEDDED_NAME
 from skillmatch_ray.errors import BackboneError
 from skillmatch_ray.files import atomic_directory, atomic_file, hash_files, hash_json, owner_lock
 
 EMBEDDED_PREFIX = "embedded:"
-EMBEDDED_NAME = "embedded:multilingual-e5-small"
 CHECKPOINT_FILES = ("config.json", "tokenizer.json", "model.safetensors")
 
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from skillmatch_ray.backbone import embedded
 from skillmatch_ray.backbone.encoder import Backbone
-from skillmatch_ray.backbone.resolve import CHECKPOINT_FILES, EMBEDDED_NAME, checkpoint_fingerprint, resolve_backbone
-from skillmatch_ray.config import BackboneSettings
+from skillmatch_ray.backbone.resolve import CHECKPOINT_FILES, checkpoint_fingerprint, resolve_backbone
+from skillmatch_ray.config import EMBEDDED_NAME, BackboneSettings
 from skillmatch_ray.errors import BackboneError
 
 # ruff: noqa: RUF001 -- full-width letters and dashes are what is tested
