@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from skillmatch_ray.cli.options import ConfigOption, SetOption, WorkspaceOption, settings
+from skillmatch_ray.cli.options import ConfigOption, ReportOption, SetOption, WorkspaceOption, finish, settings
+from skillmatch_ray.console import console
 
 app = typer.Typer()
 
@@ -22,3 +25,33 @@ def serve(
     from skillmatch_ray.serving.run import serve_forever
 
     serve_forever(settings(config, overrides, workspace=workspace))
+
+
+@app.command(
+    rich_help_panel="Operation",
+    epilog="Example: skillmatch plan --freelancers 10000000 --tokens-per-profile 600 --qps 200 --gpu h100",
+)
+def plan(
+    *,
+    freelancers: Annotated[int, typer.Option(min=1, help="In the index.")],
+    tokens_per_profile: Annotated[int, typer.Option(min=1, help="Tokens of all sections of one freelancer.")] = 600,
+    qps: Annotated[float, typer.Option(min=0, help="Briefs a second at the peak; 0 leaves serving out.")] = 0.0,
+    gpu: Annotated[
+        str | None, typer.Option(help="Card that encodes: h100, h200, a100, l4, or another with --rate.")
+    ] = None,
+    cpu: Annotated[str, typer.Option(help="Machine of everything else.")] = "epyc-2",
+    hours: Annotated[float, typer.Option(min=0.01, help="In which everybody shall be encoded.")] = 8.0,
+    tokens_per_brief: Annotated[int, typer.Option(min=1, help="Tokens of one project.")] = 350,
+    rate: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A rate of yours; may be repeated.")
+    ] = None,
+    report: ReportOption = None,
+) -> None:
+    """Workers, hours, memory, disk and replicas for so many freelancers, from stored rates."""
+    from skillmatch_ray.planning.plan import Demand, make_plan
+    from skillmatch_ray.planning.rates import load_rates
+
+    demand = Demand(freelancers, tokens_per_profile, qps, gpu, cpu, hours, tokens_per_brief)
+    found = make_plan(demand, load_rates().with_given(rate or []))
+    console().print(found.render())
+    finish(report, found.as_dict())

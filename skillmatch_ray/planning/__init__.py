@@ -1,0 +1,1 @@
+"""What a workload will need, from stored rates."""
