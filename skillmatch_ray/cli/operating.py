@@ -28,6 +28,26 @@ def serve(
 
 
 @app.command(
+    rich_help_panel="Operation", epilog="Example: skillmatch doctor --workspace workspace --report doctor.json"
+)
+def doctor(
+    *,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """Check this machine; each problem with its remedy. Exit code 1 only if the quickstart cannot run."""
+    from skillmatch_ray.operations.doctor import diagnose
+
+    found = diagnose(settings(config, overrides, workspace=workspace))
+    console().print(found.render())
+    finish(report, found.as_dict())
+    if not found.healthy:
+        raise typer.Exit(1)
+
+
+@app.command(
     rich_help_panel="Operation",
     epilog="Example: skillmatch plan --freelancers 10000000 --tokens-per-profile 600 --qps 200 --gpu h100",
 )

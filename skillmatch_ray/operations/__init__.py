@@ -1,0 +1,1 @@
+"""What those who run it need: checks, cluster manifests, the nightly run."""
