@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,12 +80,14 @@ def vectors_of(config: Config, model_dir: Path) -> Path:
     return Workspace(config.workspace).vectors(read_model_config(model_dir)["fingerprint"])
 
 
-def evaluate_model(config: Config, dataset: Dataset, model_dir: Path | None) -> EvaluationReport:
-    """The model beside the five floors, on the held-out or judged projects of the dataset."""
+def evaluate_model(
+    config: Config, dataset: Dataset, model_dir: Path | None, peers: Sequence[str] = ()
+) -> EvaluationReport:
+    """The model beside the five floors and its peers, on the held-out or judged projects of the dataset."""
     from skillmatch_ray.evaluation.evaluate import evaluate_directory
 
     with progress_bar("evaluation") as advance:
-        return evaluate_directory(config, dataset, model_dir, progress=advance)
+        return evaluate_directory(config, dataset, model_dir, peers=peers, progress=advance)
 
 
 def index_vectors(config: Config, dataset: Dataset, model_dir: Path) -> dict[str, Any]:

@@ -79,17 +79,21 @@ def evaluate(
     dataset: DatasetOption,
     model: Annotated[Path | None, typer.Option("--model", "-m", help="Model directory.")] = None,
     workspace: Annotated[Path | None, typer.Option("--workspace", "-w", help="Evaluate its active release.")] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(help="Another model beside it: a model directory, or a sentence-transformers name or path."),
+    ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     report: ReportOption = None,
 ) -> None:
-    """Measure a model beside five untrained floors on a dataset with judgements or interactions."""
+    """Measure a model beside five untrained floors and its peers, on a dataset with judgements or interactions."""
     from skillmatch_ray.dataset import Dataset
     from skillmatch_ray.stages import evaluate_model, model_of
 
     if (model is None) == (workspace is None):
         raise ConfigError("give either --model DIR or --workspace DIR (its active release)")
     resolved = settings(config, overrides, workspace=workspace)
-    found = evaluate_model(resolved, Dataset(dataset), model or model_of(resolved))
+    found = evaluate_model(resolved, Dataset(dataset), model or model_of(resolved), peer or ())
     console().print(found.render())
     finish(report, {"evaluation": found.as_dict()})

@@ -1,8 +1,17 @@
-"""Documents to the vectors of several encoders in one pass: the backbone reads each section once for all of them."""
+"""Documents to the vectors of several systems, block by block: sections pass the backbone once for all its towers.
+
+Shapes: n documents of a block, N of the corpus, D dimensions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,53 +24,95 @@ from skillmatch_ray.model.matcher import Towers, Vectors, section_prefix
 BLOCK_DOCUMENTS = 512
 
 
-def encode_all(
-    backbone: Backbone,
-    towers_by_name: Mapping[str, Towers],
-    kind: DocumentKind,
-    documents: Sequence[Document],
-    store: TokenStateStore | None = None,
-    on_block: Callable[[int], None] = lambda _: None,
-) -> dict[str, Vectors]:
-    """(n, D) float32 vectors of documents under every encoder, in their order.
+class Encoder(Protocol):
+    """One or more systems that turn documents into vectors."""
 
-    Args:
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the systems."""
+
+    def encode(self, kind: DocumentKind, documents: Sequence[Document]) -> dict[str, Vectors]:
+        """System -> (n, D) float32 vectors whose dot product is a match."""
+
+
+@dataclass(frozen=True)
+class TowerEncoder:
+    """Towers that stand on one backbone.
+
+    Attributes:
         backbone: the one that all towers stand on.
-        towers_by_name: encoders.
-        kind: of the documents.
-        documents: n of them, encoded in blocks.
+        towers: by name.
         store: token states that need not be computed.
-        on_block: called with the number of documents of each block that is done.
     """
-    vectors = {
-        name: np.zeros((len(documents), towers.dim), dtype=np.float32) for name, towers in towers_by_name.items()
-    }
-    for start in range(0, len(documents), BLOCK_DOCUMENTS):
-        block = documents[start : start + BLOCK_DOCUMENTS]
-        for name, found in _encode_block(backbone, towers_by_name, kind, block, store).items():
-            vectors[name][start : start + len(block)] = found
-        on_block(len(block))
-    return vectors
+
+    backbone: Backbone
+    towers: Mapping[str, Towers]
+    store: TokenStateStore | None = None
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the towers."""
+        return list(self.towers)
+
+    def encode(self, kind: DocumentKind, documents: Sequence[Document]) -> dict[str, Vectors]:
+        """The backbone reads each section once, whatever the number of towers."""
+        prefix = section_prefix(kind, self.backbone.settings)
+        sections = [document.sections() for document in documents]
+        read = {name for towers in self.towers.values() for name in towers.settings.section_types}
+        texts = list(dict.fromkeys(prefix + s.text for document in sections for s in document if s.type in read))
+        states = dict(zip(texts, section_states(self.backbone, texts, self.store), strict=True))
+        result = {}
+        for name, towers in self.towers.items():
+            encoded = []
+            for document in sections:
+                typed = zip(towers.section_type_ids(document), document, strict=True)
+                kept = [(i, states[prefix + section.text]) for i, section in typed if i is not None]
+                encoded.append(EncodedDocument(tuple(i for i, _ in kept), tuple(state for _, state in kept)))
+            result[name] = towers.encode(kind, encoded)
+        return result
 
 
-def _encode_block(
-    backbone: Backbone,
-    towers_by_name: Mapping[str, Towers],
+def encode_all(
+    encoders: Iterable[Encoder],
     kind: DocumentKind,
-    documents: Sequence[Document],
-    store: TokenStateStore | None,
+    documents: Iterable[Document],
+    on_block: Callable[[Sequence[Document]], None] = lambda _: None,
 ) -> dict[str, Vectors]:
-    prefix = section_prefix(kind, backbone.settings)
-    sections = [document.sections() for document in documents]
-    read = {name for towers in towers_by_name.values() for name in towers.settings.section_types}
-    texts = list(dict.fromkeys(prefix + s.text for document in sections for s in document if s.type in read))
-    states = dict(zip(texts, section_states(backbone, texts, store), strict=True))
-    result = {}
-    for name, towers in towers_by_name.items():
-        encoded = []
-        for document in sections:
-            typed = zip(towers.section_type_ids(document), document, strict=True)
-            kept = [(i, states[prefix + section.text]) for i, section in typed if i is not None]
-            encoded.append(EncodedDocument(tuple(i for i, _ in kept), tuple(state for _, state in kept)))
-        result[name] = towers.encode(kind, encoded)
-    return result
+    """(N, D) float32 vectors of documents under every system, in their order, in memory."""
+    parts = list(_blocks(encoders, kind, documents, on_block))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+
+
+@contextmanager
+def encoded_corpus(
+    encoders: Iterable[Encoder],
+    kind: DocumentKind,
+    documents: Iterable[Document],
+    on_block: Callable[[Sequence[Document]], None] = lambda _: None,
+) -> Iterator[dict[str, Vectors]]:
+    """Like `encode_all`, but the vectors lie in mapped temporary files: memory does not grow with the corpus."""
+    with TemporaryDirectory(prefix="skillmatch-vectors-") as folder, ExitStack() as files:
+        written: dict[str, tuple[Any, int]] = {}
+        for part in _blocks(encoders, kind, documents, on_block):
+            for place, (name, vectors) in enumerate(part.items()):
+                if name not in written:
+                    file = files.enter_context((Path(folder) / f"{place}.f32").open("wb"))
+                    written[name] = (file, vectors.shape[1])
+                vectors.tofile(written[name][0])
+        files.close()
+        yield {
+            name: np.memmap(file.name, dtype=np.float32, mode="r").reshape(-1, dim)
+            for name, (file, dim) in written.items()
+        }
+
+
+def _blocks(
+    encoders: Iterable[Encoder],
+    kind: DocumentKind,
+    documents: Iterable[Document],
+    on_block: Callable[[Sequence[Document]], None],
+) -> Iterator[dict[str, Vectors]]:
+    encoders, rest = list(encoders), iter(documents)
+    while block := list(islice(rest, BLOCK_DOCUMENTS)):
+        yield {name: vectors for encoder in encoders for name, vectors in encoder.encode(kind, block).items()}
+        on_block(block)

@@ -1,68 +1,58 @@
-"""Evaluate a model beside five untrained floors, with intervals, on one dataset."""
+"""Evaluate a model beside five untrained floors and its peers, with intervals, on one dataset."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 
 from skillmatch_ray.backbone.encoder import Backbone
 from skillmatch_ray.backbone.store import STORE_HEADER, TokenStateStore
 from skillmatch_ray.config import BackboneSettings, Config
 from skillmatch_ray.dataset import Dataset
-from skillmatch_ray.documents import Freelancer, Project
-from skillmatch_ray.errors import DatasetError
-from skillmatch_ray.evaluation.baselines import FLOORS, POOLING_FLOORS, bm25_scorer, random_scorer
-from skillmatch_ray.evaluation.bootstrap import compare, interval
-from skillmatch_ray.evaluation.encoders import encode_all
-from skillmatch_ray.evaluation.metrics import (
-    average_precision,
-    ndcg_at,
-    precision_at,
-    r_precision_at,
-    recall_at,
-    reciprocal_rank,
-)
-from skillmatch_ray.evaluation.ranking import Judged, QueryRanks, Scorer, dense_scorer, rank_judged
-from skillmatch_ray.evaluation.truth import RELEVANT_GRADE, Truth, read_truth
+from skillmatch_ray.documents import Document
+from skillmatch_ray.evaluation.baselines import POOLING_FLOORS, Bm25, random_scorer
+from skillmatch_ray.evaluation.encoders import Encoder, TowerEncoder, encode_all, encoded_corpus
+from skillmatch_ray.evaluation.overlap import TOP
+from skillmatch_ray.evaluation.peers import with_peers
+from skillmatch_ray.evaluation.ranking import QueryRanks, Scorer, dense_scorer, rank_judged
+from skillmatch_ray.evaluation.summary import MODEL, Figures, figures_of, summarise
+from skillmatch_ray.evaluation.task import Task, read_task
+from skillmatch_ray.evaluation.truth import RELEVANT_GRADE
 from skillmatch_ray.files import read_json
-from skillmatch_ray.model.matcher import Towers, load_matcher, read_model_config
+from skillmatch_ray.model.matcher import Towers, Vectors, load_matcher, read_model_config
 
-Values = NDArray[np.float64]
 Advance = Callable[[float, float, str], None]
 
 KEY_METRICS: Final = ("map", "ndcg@10", "recall@10", "recall@100", "mrr")
-MODEL: Final = "model"
+MAP_POINTS: Final = 1200
+"""Freelancers whose vectors are kept for the embedding map."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """Queries, corpus and truth of one evaluation.
+class Detail:
+    """What a report is drawn from, beside its figures.
 
     Attributes:
-        projects: Q of them, each with a relevant freelancer in the corpus.
-        freelancers: N, the whole pool.
-        judged: for each query.
-        left_out: projects without a relevant freelancer.
-        truth: where the grades come from.
+        task: what was asked.
+        rankings: where each system put whom.
+        figures: query by query.
+        points: (n,) positions of freelancers drawn for the embedding map.
+        vectors: (n, D) theirs, under `system`.
+        system: the model, or the last of the floors where there is none.
     """
 
-    projects: list[Project]
-    freelancers: list[Freelancer]
-    judged: list[Judged]
-    left_out: int
-    truth: Truth
-
-    @property
-    def languages(self) -> list[str]:
-        """Language of each freelancer, "?" where unknown."""
-        return [freelancer.language or "?" for freelancer in self.freelancers]
+    task: Task
+    rankings: Mapping[str, list[QueryRanks]]
+    figures: Figures
+    points: Any
+    vectors: Vectors
+    system: str
 
 
 @dataclass(frozen=True)
@@ -71,39 +61,58 @@ class EvaluationReport:
 
     Attributes:
         content: the `evaluation` block of a report.
+        detail: for plots and examples.
     """
 
     content: dict[str, Any]
+    detail: Detail
 
     def as_dict(self) -> dict[str, Any]:
         """The block as JSON values."""
         return self.content
 
     def render(self) -> Table:
-        """Model and floors side by side."""
-        counts, settings = self.content["counts"], self.content["settings"]
-        title = (
-            f"{counts['projects']} projects, {counts['freelancers']} freelancers, truth: {settings['truth']}, "
-            f"seed {settings['seed']}, [95 % bootstrap interval]"
-        )
-        table = Table(title=title, title_justify="left")
+        """Model, peers and floors side by side."""
+        table = Table(title=self._title(), title_justify="left")
         table.add_column("system")
-        for name in KEY_METRICS:
+        for name in (*KEY_METRICS, "skills@10", "language gap"):
             table.add_column(name, justify="right")
-        systems = {MODEL: self.content[MODEL]} if self.content[MODEL] else {}
-        for name, values in (systems | self.content["baselines"]).items():
-            low, high = self.content["intervals"][name]["map"]
-            cells = [f"{values[metric]:.3f}" for metric in KEY_METRICS]
-            table.add_row(name, f"{cells[0]} [{low:.3f}, {high:.3f}]", *cells[1:])
+        for name, values in self.systems().items():
+            table.add_row(name, *self._cells(name, values))
         for name, block in self.content["subsets"].items():
             maps = ", ".join(f"{system} {values['map']:.3f}" for system, values in block["systems"].items())
             table.add_section()
             table.add_row(f"{name} ({block['projects']})", maps)
         return table
 
+    def systems(self) -> dict[str, dict[str, Any]]:
+        """Means of every system, the model first."""
+        model = {MODEL: self.content[MODEL]} if self.content[MODEL] else {}
+        return {**model, **self.content["peers"], **self.content["baselines"]}
+
+    def _title(self) -> str:
+        counts, settings = self.content["counts"], self.content["settings"]
+        return (
+            f"{counts['projects']} projects, {counts['freelancers']} freelancers, truth: {settings['truth']}, "
+            f"seed {settings['seed']}, [95 % bootstrap interval]"
+        )
+
+    def _cells(self, name: str, values: Mapping[str, Any]) -> list[str]:
+        low, high = self.content["intervals"][name]["map"]
+        cells = [f"{values[metric]:.3f}" for metric in KEY_METRICS]
+        gap = self.content["language_bias"][name]["log2_rank_gap"]
+        overlap = values[f"skill_overlap@{TOP}"]
+        more = ["-" if overlap is None else f"{overlap:.3f}", "-" if gap is None else f"{2**gap:.2f} x"]
+        return [f"{cells[0]} [{low:.3f}, {high:.3f}]", *cells[1:], *more]
+
 
 def evaluate_directory(
-    config: Config, dataset: Dataset, model_dir: Path | None, *, progress: Advance = lambda *_: None
+    config: Config,
+    dataset: Dataset,
+    model_dir: Path | None,
+    *,
+    peers: Sequence[str] = (),
+    progress: Advance = lambda *_: None,
 ) -> EvaluationReport:
     """Evaluate a model directory (or just the floors) beside the floors of its own backbone.
 
@@ -111,12 +120,13 @@ def evaluate_directory(
 
     Raises:
         DatasetError: if nothing can be judged.
+        ModelError: if the model or a peer cannot be loaded.
     """
     settings = BackboneSettings(**read_model_config(model_dir)["backbone"]) if model_dir else config.backbone
     backbone = Backbone.load(settings)
     towers = {MODEL: load_matcher(model_dir, backbone=backbone).towers} if model_dir else {}
     store = open_if_of(config.workspace / "token_states", backbone)
-    return evaluate(dataset, backbone, towers, seed=config.seed, store=store, progress=progress)
+    return evaluate(dataset, backbone, towers, seed=config.seed, store=store, peers=peers, progress=progress)
 
 
 def open_if_of(directory: Path, backbone: Backbone) -> TokenStateStore | None:
@@ -134,9 +144,13 @@ def evaluate(
     *,
     seed: int = 0,
     store: TokenStateStore | None = None,
+    peers: Sequence[str] = (),
     progress: Advance = lambda *_: None,
 ) -> EvaluationReport:
     """Rank the whole pool for every judged project by each system, exactly, and sum up.
+
+    The pool is read in blocks and its vectors lie in temporary files (4 bytes x D a freelancer and system), so that
+    memory grows with the projects, not with the freelancers.
 
     Args:
         dataset: with projects, freelancers, and qrels or interactions.
@@ -144,165 +158,66 @@ def evaluate(
         towers: "model" and, under other names, peers on the same backbone.
         seed: of the random floor and of resampling.
         store: token states to use where it has them.
+        peers: model directories of ours, hub names or paths of sentence-transformers models.
         progress: called with (documents done, documents, note).
 
     Raises:
         DatasetError: if no project has a relevant freelancer.
+        ModelError: if a peer cannot be loaded.
     """
-    task = read_task(dataset)
-    scorers = _scorers(task, backbone, towers, seed, store, progress)
-    groups = np.unique(task.languages, return_inverse=True)[1]
-    ranks = {name: rank_judged(scorer, task.judged, groups) for name, scorer in scorers.items()}
-    return EvaluationReport(_content(task, ranks, dataset, seed))
-
-
-def read_task(dataset: Dataset) -> Task:
-    """Projects that can be judged, and the pool.
-
-    Raises:
-        DatasetError: if there is none.
-    """
-    projects = {project.id: project for project in dataset.projects()}
-    freelancers = dataset.freelancers()
-    place = {freelancer.id: i for i, freelancer in enumerate(freelancers)}
-    truth = read_truth(dataset, projects)
-    queries, judged = [], []
-    for project_id, grades in sorted(truth.grades.items()):
-        known = sorted((place[f], grade) for f, grade in grades.items() if f in place)
-        if any(grade >= RELEVANT_GRADE for _, grade in known):
-            places, levels = zip(*known, strict=True)
-            judged.append(Judged(np.array(places, dtype=np.int64), np.array(levels, dtype=np.int64)))
-            queries.append(projects[project_id])
-    if not queries:
-        raise DatasetError(
-            f"dataset {dataset.root}: no project has a relevant freelancer in the table (grade >= {RELEVANT_GRADE}, "
-            "or a selected or accepted one among the held-out projects)"
-        )
-    return Task(queries, freelancers, judged, len(truth.grades) - len(queries), truth)
-
-
-def _scorers(
-    task: Task,
-    backbone: Backbone,
-    towers: Mapping[str, Towers],
-    seed: int,
-    store: TokenStateStore | None,
-    progress: Advance,
-) -> dict[str, Scorer]:
     floors = {name: Towers(s, backbone.dim).to(backbone.device).eval() for name, s in POOLING_FLOORS.items()}
-    systems = {**towers, **floors}
-    total, done = len(task.projects) + len(task.freelancers), 0
+    encoders = with_peers(TowerEncoder(backbone, {**towers, **floors}, store), peers)
+    task = read_task(dataset)
+    with _encoded(task, encoders, progress) as (queries, corpus, bm25):
+        scorers = {name: dense_scorer(queries[name], corpus[name]) for name in queries}
+        scorers["random"] = random_scorer(len(task.projects), task.pool.size, seed)
+        scorers["bm25"] = bm25
+        rankings = {name: _rank(task, scorer) for name, scorer in scorers.items()}
+        system = MODEL if MODEL in corpus else [*POOLING_FLOORS][-1]
+        points = _draw(task.pool.size, seed)
+        vectors = np.array(corpus[system][points])
+    figures = figures_of(task, rankings)
+    content = {**summarise(task, rankings, figures, seed), "settings": _settings(task, dataset, seed)}
+    return EvaluationReport(content, Detail(task, rankings, figures, points, vectors, system))
 
-    def on_block(count: int) -> None:
+
+def _rank(task: Task, scorer: Scorer) -> list[QueryRanks]:
+    return rank_judged(scorer, task.judged, task.pool.languages.codes, TOP)
+
+
+@contextmanager
+def _encoded(
+    task: Task, encoders: Sequence[Encoder], progress: Advance
+) -> Iterator[tuple[dict[str, Vectors], dict[str, Vectors], Scorer]]:
+    """Vectors of projects and pool under every encoder, and BM25 over the same documents."""
+    total, done = len(task.projects) + task.pool.size, 0
+    bm25 = Bm25(task.projects)
+
+    def advance(block: Sequence[Document]) -> None:
         nonlocal done
-        done += count
+        done += len(block)
         progress(done, total, "documents encoded")
 
-    queries = encode_all(backbone, systems, "project", task.projects, store, on_block)
-    corpus = encode_all(backbone, systems, "freelancer", task.freelancers, store, on_block)
-    scorers = {name: dense_scorer(queries[name], corpus[name]) for name in systems}
-    scorers["random"] = random_scorer(len(task.projects), len(task.freelancers), seed)
-    scorers["bm25"] = bm25_scorer(task.projects, task.freelancers)
-    return scorers
+    def count(block: Sequence[Document]) -> None:
+        bm25.add(block)
+        advance(block)
+
+    queries = encode_all(encoders, "project", task.projects, advance)
+    with encoded_corpus(encoders, "freelancer", task.pool.everybody(), count) as corpus:
+        yield queries, corpus, bm25.scorer()
 
 
-def _content(task: Task, ranks: Mapping[str, list[QueryRanks]], dataset: Dataset, seed: int) -> dict[str, Any]:
-    values = {name: query_values(task.judged, [r.overall for r in found]) for name, found in ranks.items()}
-    peers = [name for name in ranks if name not in (MODEL, *FLOORS)]
-    model = values.get(MODEL)
+def _draw(size: int, seed: int) -> Any:
+    chosen = np.random.default_rng([seed, 3]).choice(size, size=min(size, MAP_POINTS), replace=False)
+    return np.sort(chosen)
+
+
+def _settings(task: Task, dataset: Dataset, seed: int) -> dict[str, Any]:
     return {
-        "model": _means(model) if model else None,
-        "baselines": {name: _means(values[name]) for name in FLOORS},
-        "peers": {name: _means(values[name]) for name in peers},
-        "per_language_pair": _per_language_pair(task, ranks),
-        "per_language": _per_group(values, [p.language or "?" for p in task.projects]),
-        "per_category": _per_group(values, [p.job_category or "?" for p in task.projects]),
-        "intervals": {name: {m: interval(v[m], seed) for m in KEY_METRICS} for name, v in values.items()},
-        "comparisons": {
-            name: asdict(compare(model["map"], values[name]["map"], seed)) for name in (*FLOORS, *peers) if model
-        },
-        "subsets": _per_subset(task, values),
-        "counts": {
-            "projects": len(task.projects),
-            "projects_without_relevant": task.left_out,
-            "freelancers": len(task.freelancers),
-            "relevant_pairs": int(sum((j.grades >= RELEVANT_GRADE).sum() for j in task.judged)),
-        },
-        "settings": {
-            "dataset": str(dataset.root),
-            "truth": task.truth.source,
-            "relevant_grade": RELEVANT_GRADE,
-            "seed": seed,
-            "pool": "all freelancers of the dataset, exact search",
-        },
-    }
-
-
-def query_values(judged: Sequence[Judged], ranks: Sequence[NDArray[np.int64]]) -> dict[str, Values]:
-    """Metric -> (Q,) values."""
-    rows = [_one_query(query, found) for query, found in zip(judged, ranks, strict=True)]
-    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
-
-
-def _one_query(query: Judged, ranks: NDArray[np.int64]) -> dict[str, float]:
-    relevant = ranks[query.grades >= RELEVANT_GRADE]
-    return {
-        "map": average_precision(relevant),
-        "ndcg@10": ndcg_at(ranks, query.grades, 10),
-        "recall@10": recall_at(relevant, 10),
-        "recall@100": recall_at(relevant, 100),
-        "mrr": reciprocal_rank(relevant),
-        "precision@5": precision_at(relevant, 5),
-        "precision@10": precision_at(relevant, 10),
-        "r_precision@5": r_precision_at(relevant, 5),
-        "r_precision@10": r_precision_at(relevant, 10),
-    }
-
-
-def _means(values: Mapping[str, Values]) -> dict[str, float]:
-    return {name: round(float(found.mean()), 6) for name, found in values.items()}
-
-
-def _per_group(values: Mapping[str, Mapping[str, Values]], names: Sequence[str]) -> dict[str, Any]:
-    """MAP of every system for each group of projects."""
-    groups: dict[str, list[int]] = defaultdict(list)
-    for q, name in enumerate(names):
-        groups[name].append(q)
-    return {name: _block(values, rows) for name, rows in sorted(groups.items())}
-
-
-def _per_subset(task: Task, values: Mapping[str, Mapping[str, Values]]) -> dict[str, Any]:
-    """All metrics of every system for each held-out set."""
-    result = {}
-    for name, ids in task.truth.subsets.items():
-        rows = [q for q, project in enumerate(task.projects) if project.id in ids]
-        if rows:
-            systems = {s: _means({m: v[rows] for m, v in found.items()}) for s, found in values.items()}
-            result[name] = {"projects": len(rows), "systems": systems}
-    return result
-
-
-def _block(values: Mapping[str, Mapping[str, Values]], rows: Iterable[int]) -> dict[str, Any]:
-    chosen = list(rows)
-    maps = {name: round(float(found["map"][chosen].mean()), 6) for name, found in values.items()}
-    return {"projects": len(chosen), "map": maps}
-
-
-def _per_language_pair(task: Task, ranks: Mapping[str, list[QueryRanks]]) -> dict[str, Any]:
-    """MAP of every system by pair: "en-fr" = English projects, the pool cut to French freelancers."""
-    languages = np.array(task.languages)
-    cells: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for name, found in ranks.items():
-        for project, query, rank in zip(task.projects, task.judged, found, strict=True):
-            relevant = query.grades >= RELEVANT_GRADE
-            spoken = languages[query.places]
-            for language in np.unique(spoken[relevant]):
-                own = rank.in_group[relevant & (spoken == language)]
-                cells[f"{project.language or '?'}-{language}"][name].append(average_precision(own))
-    return {
-        pair: {
-            "projects": len(next(iter(systems.values()))),
-            "map": {name: round(float(np.mean(values)), 6) for name, values in systems.items()},
-        }
-        for pair, systems in sorted(cells.items())
+        "dataset": str(dataset.root),
+        "truth": task.truth.source,
+        "relevant_grade": RELEVANT_GRADE,
+        "seed": seed,
+        "pool": "all freelancers of the dataset, exact search",
+        "skill_overlap": "listed skills by label; labels that the built-in taxonomy knows as one skill are one",
     }

@@ -1,14 +1,18 @@
 """Ranking metrics of one query, from the 1-based ranks of its relevant (or graded) freelancers, in any order.
 
-A ranking of millions is never held: these ranks say all that the metrics need. Shapes: R freelancers.
+A ranking of millions is never held: these ranks say all that the metrics need, and the few best places what the
+overlaps need. Shapes: Q queries, R freelancers, k places.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 RankArray = NDArray[np.int64]
+Values = NDArray[np.float64]
 
 
 def average_precision(ranks: RankArray) -> float:
@@ -54,3 +58,44 @@ def ndcg_at(ranks: RankArray, grades: NDArray[np.int64], k: int) -> float:
     best = np.sort(grades)[::-1][:k]
     ideal = float((best / np.log2(np.arange(2, len(best) + 2))).sum())
     return gain / ideal if ideal else 0.0
+
+
+def mean_at(places: Values, k: int) -> float:
+    """Mean of what the k best places are worth, fewer where the pool is smaller; NaN where there are none.
+
+    With 1 for a freelancer of the project's category and 0 for others this is category overlap@k; with the share of
+    the project's skills that each freelancer lists it is skill overlap@k.
+    """
+    return float(places[:k].mean()) if len(places) else float("nan")
+
+
+def ranking_metrics(ranks: RankArray, grades: NDArray[np.int64], relevant_grade: int) -> dict[str, float]:
+    """Every ranking metric of one query.
+
+    Args:
+        ranks: (R,) of all freelancers with a grade above 0.
+        grades: (R,) theirs.
+        relevant_grade: least grade that counts as relevant where a metric knows no grades.
+    """
+    relevant = ranks[grades >= relevant_grade]
+    return {
+        "map": average_precision(relevant),
+        "ndcg@10": ndcg_at(ranks, grades, 10),
+        "recall@10": recall_at(relevant, 10),
+        "recall@100": recall_at(relevant, 100),
+        "mrr": reciprocal_rank(relevant),
+        "precision@5": precision_at(relevant, 5),
+        "precision@10": precision_at(relevant, 10),
+        "r_precision@5": r_precision_at(relevant, 5),
+        "r_precision@10": r_precision_at(relevant, 10),
+    }
+
+
+def recall_curve(relevant_ranks: Sequence[RankArray], ks: Sequence[int]) -> Values:
+    """(len(ks),) mean over queries of recall@k, from the ranks of each query's relevant freelancers."""
+    return np.array([np.mean([recall_at(ranks, k) for ranks in relevant_ranks]) for k in ks])
+
+
+def column_table(rows: Sequence[dict[str, float]]) -> dict[str, Values]:
+    """Metric -> (Q,) values, from one row a query."""
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}

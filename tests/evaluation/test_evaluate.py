@@ -11,8 +11,8 @@ from skillmatch_ray.backbone.store import TokenStateStore
 from skillmatch_ray.config import ModelSettings
 from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.errors import DatasetError
-from skillmatch_ray.evaluation.baselines import FLOORS, POOLING_FLOORS, bm25_scorer, random_scorer
-from skillmatch_ray.evaluation.encoders import encode_all
+from skillmatch_ray.evaluation.baselines import FLOORS, POOLING_FLOORS, Bm25, bm25_scorer, random_scorer, words
+from skillmatch_ray.evaluation.encoders import TowerEncoder, encode_all, encoded_corpus
 from skillmatch_ray.evaluation.evaluate import KEY_METRICS, evaluate
 from skillmatch_ray.model.matcher import Matcher, Towers
 
@@ -80,7 +80,7 @@ def test_the_model_that_equals_a_floor_gets_its_figures(dataset, tiny_backbone):
     found = evaluate(dataset, tiny_backbone, {"model": same}).as_dict()
     assert found["model"] == found["baselines"]["e5_mean"]
     assert found["comparisons"]["e5_mean"]["difference"] == 0
-    assert found["comparisons"]["e5_mean"]["p"] == 1
+    assert found["comparisons"]["e5_mean"]["p"] == found["comparisons"]["e5_mean"]["p_holm"] == 1
 
 
 def test_map_equals_an_independent_ranking_of_the_whole_pool(dataset, tiny_backbone):
@@ -156,8 +156,10 @@ def test_stored_states_give_the_figures_of_computed_ones(dataset, tiny_backbone,
     texts = list(dict.fromkeys("passage: " + section.text for f in half for section in f.sections()))
     store.add(texts, tiny_backbone.encode(texts))
     systems = {name: Towers(settings, tiny_backbone.dim).eval() for name, settings in POOLING_FLOORS.items()}
-    stored = encode_all(tiny_backbone, systems, "freelancer", dataset.freelancers(), store)
-    computed = encode_all(tiny_backbone, systems, "freelancer", dataset.freelancers())
+    stored, computed = (
+        encode_all([TowerEncoder(tiny_backbone, systems, states)], "freelancer", dataset.freelancers())
+        for states in (store, None)
+    )
     for name in systems:
         np.testing.assert_allclose(stored[name], computed[name], atol=2e-3)  # the store holds half precision
 
@@ -172,18 +174,15 @@ def test_one_pass_for_all_encoders_equals_each_on_its_own(dataset, tiny_backbone
     }
     matchers = {name: Matcher.untrained(tiny_backbone, chosen) for name, chosen in settings.items()}
     done = []
-    found = encode_all(
-        tiny_backbone,
-        {n: m.towers for n, m in matchers.items()},
-        "freelancer",
-        dataset.freelancers(),
-        None,
-        done.append,
-    )
+    encoder = TowerEncoder(tiny_backbone, {n: m.towers for n, m in matchers.items()})
+    found = encode_all([encoder], "freelancer", dataset.freelancers(), lambda block: done.append(len(block)))
     assert done == [7, 7, 7, 7, 2]
     for name, matcher in matchers.items():
         np.testing.assert_allclose(found[name], matcher.encode_freelancers(dataset.freelancers()), atol=1e-5)
     assert not found["none"].any()
+    with encoded_corpus([encoder], "freelancer", iter(dataset.freelancers())) as mapped:
+        for name, vectors in found.items():
+            assert np.array_equal(mapped[name], vectors)
 
 
 def test_bm25_finds_shared_words_of_any_script_and_case(dataset):
@@ -197,7 +196,32 @@ def test_bm25_finds_shared_words_of_any_script_and_case(dataset):
     assert not scores[1].any()
 
 
+def test_bm25_agrees_with_an_independent_library(dataset):
+    """Repeated words, words that nobody has, and blocks that cut the corpus anywhere."""
+    import bm25s
+
+    freelancers, projects = dataset.freelancers(), dataset.projects()
+    projects[0] = projects[0].model_copy(update={"title": "react React REACT nobody-has-this"})
+    numbers = {}
+    corpus = [[numbers.setdefault(word, len(numbers)) for word in words(document)] for document in freelancers]
+    index = bm25s.BM25()
+    index.index((corpus, numbers), show_progress=False)
+    asked = [[numbers[word] for word in words(project) if word in numbers] for project in projects]
+    expected = np.array([index.get_scores_from_ids(ids) for ids in asked])
+    ours = Bm25(projects)
+    for start in range(0, 30, 11):
+        ours.add(freelancers[start : start + 11])
+    score = ours.scorer()
+    np.testing.assert_allclose(np.concatenate([score(0, 7), score(7, 30)], axis=1), expected, atol=1e-5)
+
+
 def test_random_floor_is_seeded():
-    first, again, other = (random_scorer(3, 20, seed)(0, 20) for seed in (1, 1, 2))
-    assert (first == again).all()
-    assert (first != other).any()
+    first, again, other = (random_scorer(3, 5000, seed) for seed in (1, 1, 2))
+    assert (first(0, 5000) == again(0, 5000)).all()
+    assert (first(0, 5000) != other(0, 5000)).any()
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 1), (1000, 1030), (1024, 2048), (3000, 5000)])
+def test_random_floor_has_the_same_scores_in_any_block(start, end):
+    score = random_scorer(3, 5000, 0)
+    assert (score(start, end) == score(0, 5000)[:, start:end]).all()

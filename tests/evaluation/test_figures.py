@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from skillmatch_ray.evaluation import metrics, ranking
-from skillmatch_ray.evaluation.bootstrap import compare, interval, randomisation_p
-from skillmatch_ray.evaluation.ranking import Judged, matrix_scorer, rank_judged
+from skillmatch_ray.evaluation.bootstrap import compare, holm, interval, intervals, randomisation_p
+from skillmatch_ray.evaluation.ranking import Judged, dense_scorer, matrix_scorer, rank_judged
 
 NONE = np.array([], dtype=np.int64)
 
@@ -70,16 +71,35 @@ def test_metrics_agree_with_ranx():
 def test_counted_ranks_equal_those_of_a_stable_sort(block, monkeypatch):
     """Few distinct scores, so that ties are everywhere; blocks cut the pool anywhere."""
     monkeypatch.setattr(ranking, "BLOCK", block)
+    k = 9
     rng = np.random.default_rng(1)
     scores = rng.integers(0, 4, (5, 40)).astype(np.float32)
     groups = rng.integers(0, 3, 40)
     judged = [Judged(np.sort(rng.choice(40, 6, replace=False)), np.ones(6, dtype=np.int64)) for _ in range(5)]
-    for row, query, found in zip(scores, judged, rank_judged(matrix_scorer(scores), judged, groups), strict=True):
+    for row, query, found in zip(scores, judged, rank_judged(matrix_scorer(scores), judged, groups, k), strict=True):
         order = np.argsort(-row, kind="stable").tolist()
+        assert found.top.tolist() == order[:k]
         assert found.overall.tolist() == [order.index(place) + 1 for place in query.places]
         for place, rank in zip(query.places, found.in_group, strict=True):
             own = [freelancer for freelancer in order if groups[freelancer] == groups[place]]
             assert rank == own.index(place) + 1
+
+
+def test_memory_does_not_grow_with_the_product_of_queries_and_freelancers(monkeypatch):
+    """200 x 100,000 scores would be 80 MB; a block of them is 4 MB."""
+    monkeypatch.setattr(ranking, "BLOCK_SCORES", 1 << 20)
+    rng = np.random.default_rng(5)
+    queries, corpus = (rng.normal(size=(n, 8)).astype(np.float32) for n in (200, 100_000))
+    judged = [Judged(np.sort(rng.choice(100_000, 5, replace=False)), np.full(5, 2)) for _ in range(200)]
+    groups = np.zeros(100_000, dtype=np.int32)
+    tracemalloc.start()
+    found = rank_judged(dense_scorer(queries, corpus), judged, groups, 10)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30 * 2**20
+    row = queries[7] @ corpus.T
+    assert found[7].top.tolist() == np.argsort(-row, kind="stable")[:10].tolist()
+    assert found[7].overall.tolist() == [1 + int((row > row[place]).sum()) for place in judged[7].places]
 
 
 def test_interval_is_seeded_and_close_to_theory():
@@ -90,6 +110,39 @@ def test_interval_is_seeded_and_close_to_theory():
     assert (low, high) != interval(values, seed=1)
     assert low < values.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.12)
+
+
+def test_intervals_of_columns_are_those_of_each_alone_and_skip_what_is_not_defined():
+    rng = np.random.default_rng(6)
+    values = rng.random((80, 3))
+    values[:, 2] = np.nan
+    values[40:, 1] = np.nan
+    found = intervals(values, seed=0)
+    assert tuple(found[0]) == pytest.approx(interval(values[:, 0], seed=0))
+    assert np.isnan(found[2]).all()
+    low, high = found[1]
+    assert low < values[:40, 1].mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * values[:40, 1].std() / 40**0.5, rel=0.2)
+
+
+def test_holm_by_hand():
+    """Sorted 0.001, 0.01, 0.04, 0.5 times 4, 3, 2, 1; never above 1, never below one before."""
+    found = holm({"d": 0.5, "b": 0.01, "a": 0.001, "c": 0.04})
+    assert found == pytest.approx({"a": 0.004, "b": 0.03, "c": 0.08, "d": 0.5})
+    assert holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
+
+
+def test_recall_curve_by_hand():
+    """Relevant at ranks 1 and 4, and at 2: recall 1/2, then 1/2 and 1, then 1 and 1."""
+    curve = metrics.recall_curve([np.array([4, 1]), np.array([2])], [1, 2, 4])
+    assert curve.tolist() == [0.25, 0.75, 1.0]
+
+
+def test_mean_of_the_best_places():
+    worth = np.array([1.0, 0.5, 0.0, 1.0])
+    assert metrics.mean_at(worth, 2) == 0.75
+    assert metrics.mean_at(worth, 10) == pytest.approx(2.5 / 4)
+    assert math.isnan(metrics.mean_at(worth[:0], 10))
 
 
 def test_randomisation_p_by_enumeration():
