@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -213,6 +213,27 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = (), base: d
         return Config.model_validate(values)
     except ValidationError as e:
         raise ConfigError("\n".join(_explain(error) for error in e.errors())) from e
+
+
+def changed(config: Config, changes: Mapping[str, Any]) -> Config:
+    """A copy with some settings changed, given as nested keys; `training.loss` is replaced as a whole.
+
+    Raises:
+        ConfigError: for an unknown key or a bad value.
+
+    Example:
+        >>> changed(Config(), {"model": {"layers": 1}}).model.layers
+        1
+    """
+    return load_config(base=merged(config.model_dump(mode="json"), changes))
+
+
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested keys and values with those of `changes` put in; neither argument is touched."""
+    result: dict[str, Any] = {}
+    _merge(result, dict(values))
+    _merge(result, dict(changes))
+    return result
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

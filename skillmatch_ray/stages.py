@@ -16,6 +16,7 @@ from skillmatch_ray.workspace import Workspace, provenance
 if TYPE_CHECKING:
     from skillmatch_ray.evaluation.evaluate import EvaluationReport
     from skillmatch_ray.pipeline.encode import EncodeReport
+    from skillmatch_ray.studies.study import Study
     from skillmatch_ray.training.train import TrainReport
 
 
@@ -109,3 +110,39 @@ def update_index(config: Config, dataset: Dataset) -> dict[str, Any]:
     done = update_release(config, Workspace(config.workspace), dataset)
     console().print(f"{done}")
     return asdict(done)
+
+
+def conduct_study(
+    config: Config, study: Study, dataset_dir: Path | None, out: Path | None, *, seeds: int | None, full: bool
+) -> Path:
+    """Token states where they are missing, the runs of a study, and its page, whose path is returned.
+
+    Args:
+        config: resolved from the study's base.
+        study: what is asked.
+        dataset_dir: None takes the workspace's sample, which is made where it is missing.
+        out: None takes a directory in the workspace.
+        seeds: of headline variants; None takes the default.
+        full: whether the base is that of `--full`.
+
+    Raises:
+        ReleaseError: if the study looks at a finished model and the workspace has none.
+        SkillmatchError: with the message of a run.
+    """
+    from skillmatch_ray.quickstart import make_sample
+    from skillmatch_ray.studies.page import conclusions_of, write_page
+    from skillmatch_ray.studies.runner import run_study
+    from skillmatch_ray.studies.study import HEADLINE_SEEDS, Places
+
+    workspace = Workspace(config.workspace)
+    dataset = Dataset(dataset_dir) if dataset_dir else make_sample(config, workspace)
+    model = model_of(config).resolve() if study.needs_model else None
+    cache_states(config, dataset)
+    out = (out or workspace.runs / "studies" / study.name).resolve()
+    places = Places(dataset.root.resolve(), workspace.token_states.resolve(), model, out)
+    with progress_bar(f"study {study.name}") as advance:
+        outcome = run_study(study, config, places, seeds=seeds or HEADLINE_SEEDS, full=full, progress=advance)
+    page = write_page(outcome)
+    for sentence in conclusions_of(outcome):
+        console().print(f"- {sentence}", soft_wrap=True)
+    return page

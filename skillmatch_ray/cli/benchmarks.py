@@ -1,14 +1,17 @@
-"""The verbs below `skillmatch benchmark`."""
+"""Verbs that gather evidence: `skillmatch benchmark ...` for speed, `skillmatch study` for quality."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from skillmatch_ray.cli.options import ConfigOption, ReportOption, SetOption, WorkspaceOption, settings
+from skillmatch_ray.cli.options import ConfigOption, ReportOption, SetOption, WorkspaceOption, finish, settings
 from skillmatch_ray.console import console, progress_bar
+from skillmatch_ray.errors import ConfigError
+from skillmatch_ray.files import read_json
 
 app = typer.Typer()
 benchmarks = typer.Typer(no_args_is_help=True, help="Measure speed against named peers, in one run on this machine.")
@@ -66,3 +69,39 @@ def benchmark_serve(
 
     result = bench.benchmark_serve(settings(config, overrides, workspace=workspace), seconds=seconds, report=report)
     console().print_json(data=asdict(result), default=str)
+
+
+@app.command("study", rich_help_panel="Evidence", epilog="Example: skillmatch study pooling --workspace workspace")
+def study(
+    name: Annotated[str | None, typer.Argument(help="Which; --list shows all.")] = None,
+    *,
+    show_list: Annotated[bool, typer.Option("--list", help="One line for each study, and nothing else.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Directory of runs and page; default: in the workspace.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="The paper's head and many steps, for a GPU.")] = False,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Of each headline variant.")] = None,
+    dataset: Annotated[
+        Path | None, typer.Option("--dataset", "-d", help="Directory of tables; default: the workspace's sample.")
+    ] = None,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """One controlled experiment on the workspace's data: runs what is missing, writes a page of conclusions."""
+    from skillmatch_ray.studies.registry import find_study, list_lines
+
+    if show_list:
+        typer.echo("\n".join(list_lines()))
+        return
+    if name is None:
+        raise ConfigError("name a study, or give --list")
+    from skillmatch_ray.stages import conduct_study
+    from skillmatch_ray.studies.runner import study_base
+
+    found = find_study(name)
+    resolved = settings(config, overrides, study_base(found, full=full), workspace=workspace)
+    page = conduct_study(resolved, found, dataset, out, seeds=seeds, full=full)
+    console().print(f"wrote {page}")
+    finish(report, read_json(page.parent / "figures.json"))

@@ -286,15 +286,32 @@ def load_matcher(
     path = Path(path)
     config = read_model_config(path)
     backbone = backbone or Backbone.load(BackboneSettings(**config["backbone"]), device)
-    if backbone.fingerprint != config["backbone_fingerprint"]:
-        raise FingerprintError(
-            f"{path} was trained on backbone {config['backbone_fingerprint'][:12]}, but "
-            f"{backbone.settings.name} is {backbone.fingerprint[:12]}: use the original weights, or train again"
-        )
-    towers = Towers(ModelSettings(**config["model"]), backbone.dim)
-    load_unshared_state(towers, load_file(path / "model.safetensors"))
+    towers = load_towers(path, backbone.fingerprint)
     store = TokenStateStore(store_dir, backbone.fingerprint, backbone.dim) if store_dir else None
     return Matcher(backbone, towers, store)
+
+
+def load_towers(path: Path, backbone_fingerprint: str) -> Towers:
+    """The trained part of a model directory, for those who have token states and need no backbone.
+
+    Args:
+        path: the directory that `Matcher.save` wrote.
+        backbone_fingerprint: of the backbone whose states they will read.
+
+    Raises:
+        ModelError: if the directory is not a model.
+        FingerprintError: if that backbone is not the one that the model was trained on.
+    """
+    config = read_model_config(path)
+    if backbone_fingerprint != config["backbone_fingerprint"]:
+        raise FingerprintError(
+            f"{path} was trained on backbone {config['backbone_fingerprint'][:12]}, but what "
+            f"{config['backbone']['name']} stands for here is {backbone_fingerprint[:12]}: use the original weights, "
+            "or train again"
+        )
+    towers = Towers(ModelSettings(**config["model"]), config["dim"])
+    load_unshared_state(towers, load_file(path / "model.safetensors"))
+    return towers
 
 
 def read_model_config(path: Path) -> dict[str, Any]:

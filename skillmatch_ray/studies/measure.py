@@ -1,0 +1,173 @@
+"""One run: train a small head on cached token states (or take a model), and rank the pool for every judged project.
+
+Shapes: Q projects, N freelancers, D dimensions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from skillmatch_ray.backbone.encoder import Backbone
+from skillmatch_ray.backbone.store import TokenStateStore
+from skillmatch_ray.config import BackboneSettings, Config, ModelSettings
+from skillmatch_ray.dataset import Dataset
+from skillmatch_ray.documents import Document, DocumentKind
+from skillmatch_ray.errors import ModelError
+from skillmatch_ray.evaluation.metrics import average_precision
+from skillmatch_ray.evaluation.ranking import QueryRanks, dense_scorer, rank_judged
+from skillmatch_ray.evaluation.summary import query_values
+from skillmatch_ray.evaluation.truth import RELEVANT_GRADE
+from skillmatch_ray.model.batch import EncodedDocument
+from skillmatch_ray.model.matcher import Towers, Vectors, load_towers, section_prefix
+from skillmatch_ray.studies.material import Material, read_material
+from skillmatch_ray.studies.study import METRICS, Places, Run, Study, Variant
+from skillmatch_ray.training.setup import build_loop, build_model, open_store
+from skillmatch_ray.training.source import from_store
+
+BLOCK_DOCUMENTS = 256
+"""Documents whose token states are held at once."""
+
+
+class States:
+    """Documents to token states: from the store, into which whatever it lacks is computed first.
+
+    Args:
+        store: of the backbone.
+        backbone: its settings.
+        model: whose section types are read.
+    """
+
+    def __init__(self, store: TokenStateStore, backbone: BackboneSettings, model: ModelSettings) -> None:
+        self.store = store
+        self.settings = backbone
+        self.types = frozenset(model.section_types)
+        self._read = from_store(store, backbone, model)
+
+    def __call__(self, documents: Sequence[Document]) -> list[EncodedDocument]:
+        """The documents in order."""
+        texts = dict.fromkeys(text for document in documents for text in self._texts(document))
+        missing = [text for text in texts if text not in self.store]
+        if missing:
+            self.store.add(missing, self._backbone.encode(missing))
+        return self._read(documents)
+
+    def _texts(self, document: Document) -> list[str]:
+        prefix = section_prefix(document.kind, self.settings)
+        return [prefix + section.text for section in document.sections() if section.type in self.types]
+
+    @cached_property
+    def _backbone(self) -> Backbone:
+        return Backbone.load(self.settings)
+
+
+def train_and_rank(study: Study, variant: Variant, config: Config, seed: int, places: Places) -> Run:
+    """The usual measure: what a variant's towers make of the judged projects."""
+    del study
+    started = time.perf_counter()
+    material = material_of(variant, config, seed, places)
+    towers, states, figures = towers_of(variant, config, material, places)
+    ranks = rank(towers, states, material)
+    values = values_of(material, ranks)
+    seconds = time.perf_counter() - started
+    ids = [project.id for project in material.projects]
+    subsets = {name: sorted(members) for name, members in material.subsets.items()}
+    return Run(variant.name, seed, ids, values, pairs_of(material, ranks), subsets, figures, seconds)
+
+
+def material_of(variant: Variant, config: Config, seed: int, places: Places) -> Material:
+    """What the variant reads."""
+    material = _read(places.dataset, config.model_dump_json())
+    return variant.change(material, seed) if variant.change else material
+
+
+@lru_cache(maxsize=2)
+def _read(dataset: Path, config: str) -> Material:
+    """A worker does many runs on one dataset."""
+    return read_material(Dataset(dataset), Config.model_validate_json(config))
+
+
+def towers_of(
+    variant: Variant, config: Config, material: Material, places: Places
+) -> tuple[Towers, States, dict[str, float]]:
+    """Towers in evaluation mode, what they read, and figures of their training.
+
+    Raises:
+        ModelError: if a model is needed and there is none.
+        DatasetError: if the history is too small to train on.
+    """
+    store = open_store(config, places.store)
+    if variant.towers == "model":
+        if places.model is None:
+            raise ModelError(f"variant {variant.name!r} looks at a finished model, and none was given")
+        towers = load_towers(places.model, store.fingerprint)
+        return towers.eval(), States(store, config.backbone, towers.settings), {}
+    states = States(store, config.backbone, config.model)
+    model = build_model(config, store.dim)
+    if variant.towers == "untrained":
+        return model.towers.eval(), states, {}
+    device = torch.device("cuda" if config.training.use_gpu else "cpu")
+    loop = build_loop(config, material.history, model.to(device), states, device)
+    losses: list[float] = []
+    loop.run(config.training.steps, lambda report: losses.append(report.loss))
+    figures = {"first_loss": float(np.mean(losses[:5])), "last_loss": float(np.mean(losses[-5:]))}
+    return loop.core.towers.cpu().eval(), states, figures
+
+
+def rank(towers: Towers, states: States, material: Material) -> list[QueryRanks]:
+    """Exact ranks in the whole pool, and within each language of it."""
+    projects = encode(towers, states, "project", material.projects)
+    freelancers = encode(towers, states, "freelancer", material.freelancers)
+    languages = [freelancer.language or "?" for freelancer in material.freelancers]
+    groups = np.unique(languages, return_inverse=True)[1]
+    return rank_judged(dense_scorer(projects, freelancers), material.judged, groups)
+
+
+def encode(towers: Towers, states: States, kind: DocumentKind, documents: Sequence[Document]) -> Vectors:
+    """(n, D) vectors of documents, block by block."""
+    blocks = [documents[i : i + BLOCK_DOCUMENTS] for i in range(0, len(documents), BLOCK_DOCUMENTS)]
+    return np.concatenate([towers.encode(kind, states(block)) for block in blocks])
+
+
+def values_of(material: Material, ranks: Sequence[QueryRanks]) -> dict[str, list[float | None]]:
+    """Metric -> Q figures; among them MAP of pools cut to one language, the brief's own and the others."""
+    found: dict[str, Any] = query_values(material.judged, ranks)
+    values: dict[str, list[float | None]] = {name: [round(float(v), 6) for v in found[name]] for name in METRICS}
+    by_pair = [_language_maps(material, q, one) for q, one in enumerate(ranks)]
+    own = [project.language or "?" for project in material.projects]
+    values["map same language"] = [maps.get(language) for maps, language in zip(by_pair, own, strict=True)]
+    values["map other languages"] = [
+        _mean([v for name, v in maps.items() if name != language]) for maps, language in zip(by_pair, own, strict=True)
+    ]
+    return values
+
+
+def pairs_of(material: Material, ranks: Sequence[QueryRanks]) -> dict[str, dict[str, float]]:
+    """Language pair -> project id -> MAP in the pool of that language."""
+    pairs: dict[str, dict[str, float]] = defaultdict(dict)
+    for q, (project, one) in enumerate(zip(material.projects, ranks, strict=True)):
+        for language, value in _language_maps(material, q, one).items():
+            pairs[f"{project.language or '?'}-{language}"][project.id] = value
+    return dict(sorted(pairs.items()))
+
+
+def _language_maps(material: Material, q: int, ranks: QueryRanks) -> dict[str, float]:
+    """Language of the pool -> average precision of its relevant freelancers among their own."""
+    query = material.judged[q]
+    relevant = query.grades >= RELEVANT_GRADE
+    spoken = np.array([material.freelancers[place].language or "?" for place in query.places])
+    return {
+        str(language): round(average_precision(ranks.in_group[relevant & (spoken == language)]), 6)
+        for language in np.unique(spoken[relevant])
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,31 @@
+"""The studies by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Final
+
+from skillmatch_ray.errors import ConfigError
+from skillmatch_ray.studies import losses, pooling
+from skillmatch_ray.studies.study import Study
+
+STUDIES: Final[Mapping[str, Study]] = {module.STUDY.name: module.STUDY for module in (pooling, losses)}
+
+
+def find_study(name: str) -> Study:
+    """The study of this name.
+
+    Raises:
+        ConfigError: if there is none; names the nearest.
+    """
+    if name not in STUDIES:
+        near = difflib.get_close_matches(name, STUDIES, n=1, cutoff=0.0)[0]
+        raise ConfigError(f"unknown study {name!r}: did you mean {near!r}? `skillmatch study --list` shows all")
+    return STUDIES[name]
+
+
+def list_lines() -> list[str]:
+    """One line for each study: its name and what it asks."""
+    width = max(map(len, STUDIES))
+    return [f"{name:{width}}  {study.summary}" for name, study in STUDIES.items()]
