@@ -32,6 +32,31 @@ def test_a_broken_cluster_yaml_is_refused():
         validate_config(prepare_config(config))
 
 
+def test_every_setting_of_cluster_yaml_is_explained():
+    """A comment on the line, or on the line above; commands and their own lists count as one setting."""
+    lines = (ROOT / "cluster.yaml").read_text().splitlines()
+    bare = [
+        line
+        for before, line in zip(["", *lines], lines, strict=False)
+        if line.strip()
+        and "#" not in line
+        and not before.lstrip().startswith("#")
+        and not line.lstrip().startswith("- ")
+    ]
+    assert {line.strip() for line in bare} <= {"provider:", "auth:", "available_node_types:", "node_config:"}
+
+
+def test_the_cluster_starts_with_tokens_spot_and_limits():
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    for commands in (config["head_start_ray_commands"], config["worker_start_ray_commands"]):
+        assert "RAY_AUTH_MODE=token" in commands[-1]
+    assert any("auth_token" in target for target in config["file_mounts"])
+    types = config["available_node_types"]
+    assert types["gpu"]["node_config"]["InstanceMarketOptions"]["MarketType"] == "spot"
+    assert sum(kind["max_workers"] for kind in types.values()) <= config["max_workers"]
+    assert config["idle_timeout_minutes"] > 0
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_job_files_load_and_tell_how_they_are_run(verb):
     path = ROOT / "jobs" / f"{verb}.yaml"

@@ -55,6 +55,24 @@ def benchmark_search(
     console().print_json(data=asdict(result), default=str)
 
 
+@benchmarks.command("rates", epilog="Example: skillmatch benchmark rates --machine epyc-2 --report rates.json")
+def benchmark_rates(
+    *,
+    machine: Annotated[str, typer.Option(help="Name of this machine in rates.yaml.")],
+    documents: Annotated[int | None, typer.Option(min=100, help="Freelancers of the sample.")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """What `skillmatch plan` needs to know of this machine's cores, memory and disk."""
+    from skillmatch_ray.benchmarks import rates as bench
+
+    found = bench.benchmark_rates(
+        settings(config, overrides), machine=machine, documents=documents or bench.DEFAULT_DOCUMENTS, report=report
+    )
+    console().print_json(data=[rate.model_dump(mode="json") for rate in found])
+
+
 @benchmarks.command("serve", epilog="Example: skillmatch benchmark serve --workspace workspace --seconds 10")
 def benchmark_serve(
     *,

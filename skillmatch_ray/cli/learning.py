@@ -15,6 +15,7 @@ from skillmatch_ray.cli.options import (
     SetOption,
     WorkspaceOption,
     finish,
+    lasting,
     settings,
 )
 from skillmatch_ray.console import console
@@ -30,7 +31,7 @@ app = typer.Typer()
 def train(
     *,
     dataset: DatasetOption,
-    model: Annotated[Path, typer.Option("--model", "-m", help="Model directory to write.")],
+    model: Annotated[Path, typer.Option("--model", "-m", help="Model directory to write.", callback=lasting)],
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -56,7 +57,7 @@ def encode(
     *,
     dataset: DatasetOption,
     model: Annotated[Path, typer.Option("--model", "-m", help="Model directory.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the vectors.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the vectors.", callback=lasting)],
     config: ConfigOption = None,
     overrides: SetOption = None,
     report: ReportOption = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,8 @@ from skillmatch_ray.cli.options import ConfigOption, ReportOption, SetOption, Wo
 from skillmatch_ray.console import console
 
 app = typer.Typer()
+rendered = typer.Typer(no_args_is_help=True, help="Write the settings of this repository in another system's words.")
+app.add_typer(rendered, name="render", rich_help_panel="Operation")
 
 
 @app.command(
@@ -75,3 +78,26 @@ def plan(
     found = make_plan(demand, load_rates().with_given(rate or []))
     console().print(found.render())
     finish(report, found.as_dict())
+
+
+@rendered.command("kuberay", epilog="Example: skillmatch render kuberay --image registry/skillmatch:1 --out kuberay")
+def render_kuberay(
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the manifests.")],
+    image: Annotated[
+        str, typer.Option(help="Container image with this package (jobs/README.md tells how to build it).")
+    ],
+    cluster: Annotated[Path, typer.Option(help="Cluster file to take the settings from.")] = Path("cluster.yaml"),
+    serve_file: Annotated[Path, typer.Option("--serve", help="Serve file to take the applications from.")] = Path(
+        "serve_config.yaml"
+    ),
+    claim: Annotated[
+        str, typer.Option(help="PersistentVolumeClaim with dataset, models and workspace.")
+    ] = "skillmatch",
+    redis: Annotated[str | None, typer.Option(help="HOST:PORT that keeps the head's state over a restart.")] = None,
+) -> None:
+    """RayCluster, RayJob (reindex) and RayService, from cluster.yaml and serve_config.yaml."""
+    from skillmatch_ray.operations.kuberay import Placement, render
+
+    for file in render(cluster, serve_file, Placement(image, claim, redis), out):
+        console().print(f"wrote {file}")

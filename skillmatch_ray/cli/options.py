@@ -10,13 +10,34 @@ import typer
 
 from skillmatch_ray.config import Config, load_config
 from skillmatch_ray.console import console
+from skillmatch_ray.errors import ConfigError
 from skillmatch_ray.files import write_json
+
+_UPLOADS = "working_dir_files"
+"""Ray unpacks the working directory of each job below a directory of this name, and deletes it some day."""
+
+
+def lasting(path: Path | None) -> Path | None:
+    """The path, unless it lies in the upload of a Ray job.
+
+    Raises:
+        ConfigError: if it does: what is written there vanishes with the job.
+    """
+    if path is not None and _UPLOADS in path.resolve().parts:
+        raise ConfigError(
+            f"{path} would lie in the job's own upload, which vanishes: give an absolute path on storage that every "
+            "node sees (--workspace, --model, --out, --report)"
+        )
+    return path
+
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override one setting; may be repeated.")
 ]
-ReportOption = Annotated[Path | None, typer.Option("--report", help="Also write the result as JSON here.")]
+ReportOption = Annotated[
+    Path | None, typer.Option("--report", help="Also write the result as JSON here.", callback=lasting)
+]
 WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", "-w", help="Directory that holds everything.")]
 DatasetOption = Annotated[Path, typer.Option("--dataset", "-d", help="Directory of tables.")]
 
@@ -30,7 +51,10 @@ def settings(
         for key, value in options.items()
         if value is not None
     ]
-    return load_config(config, [*given, *(overrides or [])], base)
+    resolved = load_config(config, [*given, *(overrides or [])], base)
+    if "workspace" in options:
+        lasting(resolved.workspace)
+    return resolved
 
 
 def finish(report: Path | None, value: Any) -> None:

@@ -243,7 +243,7 @@ def peak_memory_mb() -> float:
 
 
 @dataclass
-class _Survey:
+class Survey:
     """What one pass over the dataset found."""
 
     rows: TableReport
@@ -283,7 +283,7 @@ def encode_freelancers(
     with sole_writer(out, "skillmatch encode"), spool_in(out, config.encode.rows_per_block) as spool:
         check_vectors(out, description["fingerprint"])
         before = stored_keys(out)
-        survey, bad = _survey(config, dataset, before, spool)
+        survey, bad = survey_freelancers(config, dataset, before, spool)
         open_vectors(out, description["fingerprint"], description["dim"])
         _write_quarantine(out / QUARANTINE_FILE, bad)
         actor = {
@@ -316,11 +316,11 @@ def encode_freelancers(
     )
 
 
-def _survey(
+def survey_freelancers(
     config: Config, dataset: Dataset, known: dict[VectorKey, Place], spool: Spool
-) -> tuple[_Survey, list[BadRow]]:
+) -> tuple[Survey, list[BadRow]]:
     """Read every row once; spool those that have no vector yet; set bad ones aside."""
-    survey = _Survey(TableReport(FREELANCERS.name), spool)
+    survey = Survey(TableReport(FREELANCERS.name), spool)
     bad: list[BadRow] = []
     for freelancer in dataset.read(FREELANCERS, survey.rows, bad.append):
         key = VectorKey(freelancer.id, freelancer.content_hash())
@@ -420,7 +420,7 @@ def steady_rate(ends: Iterable[BlockEnd]) -> float:
     return total
 
 
-def _live_rows(survey: _Survey, stored: dict[VectorKey, Place]) -> dict[VectorKey, tuple[Place, str]]:
+def _live_rows(survey: Survey, stored: dict[VectorKey, Place]) -> dict[VectorKey, tuple[Place, str]]:
     """Where each wanted vector lies.
 
     Raises:
