@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 
+from skillmatch_ray.backbone.packed import PackedEncoder
 from skillmatch_ray.backbone.resolve import checkpoint_fingerprint, resolve_backbone
 from skillmatch_ray.config import BackboneSettings
 from skillmatch_ray.files import hash_json
@@ -78,8 +79,6 @@ class Backbone:
     """
 
     def __init__(self, checkpoint: Path, settings: BackboneSettings, device: str = "auto") -> None:
-        from transformers import AutoModel
-
         self.settings = settings
         self.checkpoint = checkpoint
         self.device = pick_device(device)
@@ -87,9 +86,8 @@ class Backbone:
         self.tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(settings.max_section_tokens)
-        model: nn.Module = AutoModel.from_pretrained(checkpoint, dtype=self.dtype, add_pooling_layer=False)
-        self.model = model.to(self.device).eval().requires_grad_(requires_grad=False)
-        self.dim: int = int(self.model.config.hidden_size)  # type: ignore[union-attr,arg-type]
+        self.encoder = PackedEncoder(checkpoint, self.dtype, self.device)
+        self.dim = self.encoder.sizes.dim
 
     @classmethod
     def load(cls, settings: BackboneSettings, device: str = "auto") -> Backbone:
@@ -128,30 +126,36 @@ class Backbone:
         lengths = np.array([len(ids) for ids in unique], dtype=np.int64)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         states = torch.empty((int(offsets[-1]), self.dim), dtype=self.dtype, device=self.device)
-        for batch in token_budget_batches(lengths, self.settings.token_budget):
-            hidden = self._forward([unique[i] for i in batch])  # (B, T, D)
-            for row, section in enumerate(batch):
-                states[offsets[section] : offsets[section + 1]] = hidden[row, : lengths[section]]
+        for batch in packed_batches(lengths, self.settings.token_budget):
+            hidden = self.encoder(np.concatenate([unique[i] for i in batch]), lengths[batch])  # (tokens, D)
+            places = torch.from_numpy(_positions(offsets[batch], lengths[batch]))
+            states.index_copy_(0, places.to(self.device), hidden)
         return _spread(TokenStates(states, offsets), inverse)
-
-    def _forward(self, sections: Sequence[TokenIds]) -> Tensor:
-        longest = max(len(ids) for ids in sections)
-        ids = np.ones((len(sections), longest), dtype=np.int64)
-        mask = np.zeros((len(sections), longest), dtype=np.int64)
-        for row, section in enumerate(sections):
-            ids[row, : len(section)] = section
-            mask[row, : len(section)] = 1
-        output = self.model(
-            input_ids=torch.from_numpy(ids).to(self.device),
-            attention_mask=torch.from_numpy(mask).to(self.device),
-        )
-        hidden: Tensor = output.last_hidden_state
-        return hidden
 
 
 def token_space_fingerprint(checkpoint: Path, settings: BackboneSettings) -> str:
     """SHA-256 (hex) that names the space of token states of `checkpoint` under `settings`."""
     return hash_json([checkpoint_fingerprint(checkpoint), settings.max_section_tokens])
+
+
+def packed_batches(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.int64]]:
+    """Indices of sections, longest first, such that the tokens of a batch are at most `budget`.
+
+    A section longer than the budget makes a batch of its own. Longest first, so that a lack of
+    memory shows at once, and that sections of one length stand together.
+
+    Example:
+        >>> [batch.tolist() for batch in packed_batches(np.array([2, 9, 3, 2]), 5)]
+        [[1], [2, 0], [3]]
+    """
+    order = np.argsort(-lengths, kind="stable")
+    ends = np.cumsum(lengths[order])
+    start = 0
+    while start < len(order):
+        before = ends[start] - lengths[order[start]]
+        stop = max(start + 1, int(np.searchsorted(ends, before + budget, side="right")))
+        yield order[start:stop]
+        start = stop
 
 
 def token_budget_batches(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.int64]]:
@@ -186,6 +190,16 @@ def _spread(unique: TokenStates, inverse: NDArray[np.int64]) -> TokenStates:
     if len(unique) == len(inverse):
         return unique
     lengths = np.diff(unique.offsets)[inverse]
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    index = np.repeat(unique.offsets[inverse] - offsets[:-1], lengths) + np.arange(offsets[-1])
-    return TokenStates(unique.states[torch.from_numpy(index).to(unique.states.device)], offsets)
+    index = torch.from_numpy(_positions(unique.offsets[inverse], lengths))
+    return TokenStates(unique.states[index.to(unique.states.device)], np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def _positions(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions of all tokens of sections that start at `starts`, section after section.
+
+    Example:
+        >>> _positions(np.array([7, 0]), np.array([2, 3])).tolist()
+        [7, 8, 0, 1, 2]
+    """
+    before = np.cumsum(lengths) - lengths
+    return np.asarray(np.repeat(starts - before, lengths) + np.arange(int(lengths.sum())))

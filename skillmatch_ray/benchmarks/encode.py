@@ -316,9 +316,9 @@ def flops_per_token(backbone: Backbone, length: float) -> float:
 
     Each layer has 4 matrices of D x D and 2 of D x F, at 2 FLOP a weight, and attention with 4 x length x D.
     """
-    sizes: Any = backbone.model.config
-    dim, inner = sizes.hidden_size, sizes.intermediate_size
-    return float(sizes.num_hidden_layers * (2 * (4 * dim * dim + 2 * dim * inner) + 4 * length * dim))
+    sizes = backbone.encoder.sizes
+    dim = sizes.dim
+    return float(sizes.layers * (2 * (4 * dim * dim + 2 * dim * sizes.ffn) + 4 * length * dim))
 
 
 def _matrix_flops(backbone: Backbone, repeats: int = 10) -> float:

@@ -2,43 +2,50 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoModel
 
-from skillmatch_ray.backbone.encoder import Backbone, token_budget_batches, token_space_fingerprint
+from skillmatch_ray.backbone.encoder import Backbone, packed_batches, token_budget_batches, token_space_fingerprint
 
 TEXTS = ["query: React developer", "a", "", "the and the and the", "query: React developer", "x y z " * 9, "a"]
 
 
-@torch.inference_mode()
-def alone(backbone, text):
-    """(tokens, D) of one text, straight through the model, without padding."""
-    ids = torch.from_numpy(backbone.tokenize([text])[0].astype(np.int64))[None]
-    return backbone.model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0]
-
-
 def counted(backbone, monkeypatch):
-    """The shapes of all forward passes from here on."""
-    shapes = []
-    forward = backbone._forward
-    monkeypatch.setattr(
-        backbone, "_forward", lambda rows: shapes.append((len(rows), max(map(len, rows)))) or forward(rows)
-    )
-    return shapes
+    """The section lengths of all forward passes from here on."""
+    passes = []
+    encoder = backbone.encoder
+    monkeypatch.setattr(backbone, "encoder", lambda ids, lengths: passes.append(lengths) or encoder(ids, lengths))
+    return passes
 
 
-def test_packed_equals_one_by_one_in_the_order_given(tiny_backbone):
+@pytest.fixture(scope="module")
+def alone(tiny_backbone):
+    """(tokens, D) of one text, straight through the model of transformers, without padding."""
+    model = AutoModel.from_pretrained(tiny_backbone.checkpoint, add_pooling_layer=False).eval()
+
+    @torch.inference_mode()
+    def forward(text):
+        ids = torch.from_numpy(tiny_backbone.tokenize([text])[0].astype(np.int64))[None]
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0]
+
+    return forward
+
+
+def test_packed_equals_one_by_one_in_the_order_given(tiny_backbone, alone):
     states = tiny_backbone.encode(TEXTS)
     assert len(states) == len(TEXTS)
     assert states.states.shape == (states.offsets[-1], tiny_backbone.dim)
     for i, text in enumerate(TEXTS):
-        torch.testing.assert_close(states[i], alone(tiny_backbone, text), atol=1e-5, rtol=0)
+        torch.testing.assert_close(states[i], alone(text), atol=1e-5, rtol=0)
 
 
-def test_padding_and_company_change_nothing(tiny_backbone):
+def test_company_changes_nothing(tiny_backbone):
     together = tiny_backbone.encode(TEXTS)
     backwards = tiny_backbone.encode(TEXTS[::-1])
     for i in range(len(TEXTS)):
@@ -46,18 +53,18 @@ def test_padding_and_company_change_nothing(tiny_backbone):
 
 
 def test_equal_sections_are_computed_once(tiny_backbone, monkeypatch):
-    shapes = counted(tiny_backbone, monkeypatch)
+    passes = counted(tiny_backbone, monkeypatch)
     states = tiny_backbone.encode(TEXTS * 3)
-    assert sum(rows for rows, _ in shapes) == len(set(TEXTS))
+    assert sum(len(lengths) for lengths in passes) == len(set(TEXTS))
     for i in range(len(TEXTS)):
         assert torch.equal(states[i], states[i + len(TEXTS)])
 
 
 def test_the_token_budget_is_kept(tiny_backbone, monkeypatch):
-    shapes = counted(tiny_backbone, monkeypatch)
+    passes = counted(tiny_backbone, monkeypatch)
     tiny_backbone.encode([f"word{i} " * (i % 20 + 1) for i in range(120)])
-    assert len(shapes) > 1
-    assert max(rows * longest for rows, longest in shapes) <= tiny_backbone.settings.token_budget
+    assert len(passes) > 1
+    assert max(lengths.sum() for lengths in passes) <= tiny_backbone.settings.token_budget
 
 
 def test_no_sections_give_no_states(tiny_backbone):
@@ -88,11 +95,6 @@ def test_the_fingerprint_names_the_space_and_not_the_speed(tiny_backbone, tiny_s
     assert tiny_backbone.fingerprint != of(max_section_tokens=63)
 
 
-def test_backbone_weights_are_frozen(tiny_backbone):
-    assert not any(p.requires_grad for p in tiny_backbone.model.parameters())
-    assert not tiny_backbone.model.training
-
-
 @pytest.mark.parametrize("budget", [64, 4096])
 def test_the_budget_changes_no_state(tiny_backbone, tiny_settings, budget):
     other = Backbone(tiny_backbone.checkpoint, tiny_settings.model_copy(update={"token_budget": budget}), device="cpu")
@@ -107,5 +109,18 @@ def test_batches_hold_each_section_once_within_the_budget(lengths, budget):
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) == 1 or len(batch) * sizes[batch].max() <= budget
+    drawn = [int(sizes[i]) for batch in batches for i in batch]
+    assert drawn == sorted(drawn, reverse=True)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 60), max_size=40), st.integers(1, 100))
+def test_packed_batches_are_full(lengths, budget):
+    """Each section once; within the budget; and no batch could have taken the first section of the next."""
+    sizes = np.array(lengths, dtype=np.int64)
+    batches = list(packed_batches(sizes, budget))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    assert all(len(batch) == 1 or sizes[batch].sum() <= budget for batch in batches)
+    assert all(sizes[batch].sum() + sizes[following[0]] > budget for batch, following in itertools.pairwise(batches))
     drawn = [int(sizes[i]) for batch in batches for i in batch]
     assert drawn == sorted(drawn, reverse=True)
