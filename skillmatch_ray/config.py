@@ -181,6 +181,18 @@ class ServingSettings(Settings):
         return self
 
 
+class NightlySettings(Settings):
+    """How far a nightly run's new release may differ from the one before and still answer by itself."""
+
+    probes: int = Field(200, ge=1, description="newest projects that both releases are asked for")
+    sampled_freelancers: int = Field(500, ge=1, description="people whose vectors are compared")
+    max_embedding_shift: float = Field(0.1, ge=0, description="1 - mean cosine of the same people's vectors")
+    max_score_shift: float = Field(0.2, ge=0, le=1, description="Kolmogorov-Smirnov distance of best scores")
+    max_empty_growth: float = Field(0.05, ge=0, le=1, description="more projects that find nobody, as a share")
+    max_category_shift: float = Field(0.15, ge=0, le=1, description="total variation of the category mix")
+    max_map_loss: float = Field(0.01, ge=0, description="MAP that a retrained model may lose on held-out projects")
+
+
 class Config(Settings):
     """Everything, with its defaults."""
 
@@ -195,6 +207,7 @@ class Config(Settings):
     milvus: MilvusSettings = MilvusSettings()
     serving: ServingSettings = ServingSettings()
     ray: RaySettings = RaySettings()
+    nightly: NightlySettings = NightlySettings()
 
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = (), base: dict[str, Any] | None = None) -> Config:

@@ -15,6 +15,7 @@ from skillmatch_ray.workspace import Workspace, provenance
 
 if TYPE_CHECKING:
     from skillmatch_ray.evaluation.evaluate import EvaluationReport
+    from skillmatch_ray.index.release import Release
     from skillmatch_ray.pipeline.encode import EncodeReport
     from skillmatch_ray.studies.study import Study
     from skillmatch_ray.training.train import TrainReport
@@ -93,14 +94,26 @@ def evaluate_model(
 
 def index_vectors(config: Config, dataset: Dataset, model_dir: Path) -> dict[str, Any]:
     """Build an index of the model's vectors, validate it, and make it the active release."""
-    from skillmatch_ray.index.releases import activate, build_release
+    release = build_index(config, dataset, model_dir)
+    activate_release(config, release.name)
+    return release.as_dict()
+
+
+def build_index(config: Config, dataset: Dataset, model_dir: Path) -> Release:
+    """Build an index of the model's vectors and validate it; it does not answer yet."""
+    from skillmatch_ray.index.releases import build_release
 
     workspace = Workspace(config.workspace)
     with progress_bar("index") as advance:
-        release = build_release(config, workspace, dataset, model_dir, vectors_of(config, model_dir), progress=advance)
-    activate(workspace, release.name, config)
+        return build_release(config, workspace, dataset, model_dir, vectors_of(config, model_dir), progress=advance)
+
+
+def activate_release(config: Config, name: str) -> None:
+    """Make a release the one that answers."""
+    from skillmatch_ray.index.releases import activate
+
+    release = activate(Workspace(config.workspace), name, config)
     console().print(f"release {release.name} is active: {release.rows} freelancers")
-    return release.as_dict()
 
 
 def update_index(config: Config, dataset: Dataset) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import yaml
 from skillmatch_ray.config import load_config
 
 ROOT = Path(__file__).parent.parent
-VERBS = ("encode", "train", "reindex", "evaluate")
+VERBS = ("encode", "train", "reindex", "evaluate", "nightly")
 
 
 def test_cluster_yaml_is_valid_for_the_cluster_launcher():
@@ -65,3 +66,11 @@ def test_job_files_load_and_tell_how_they_are_run(verb):
     assert f"ray job submit --working-dir . -- python jobs/{verb}.py --config jobs/{verb}.yaml" in text
     assert f"skillmatch {verb} --config jobs/{verb}.yaml" in text
     assert (ROOT / "jobs" / f"{verb}.py").is_file()
+
+
+def test_the_container_image_has_the_pinned_ray():
+    pinned = re.search(r"ray\[[\w,]+\]==([\d.]+)", (ROOT / "pyproject.toml").read_text())[1]
+    text = (ROOT / "jobs" / "Dockerfile").read_text()
+    assert set(re.findall(r"rayproject/ray:([\d.]+)", text)) == {pinned}
+    for source in re.findall(r"^COPY \S+ (.+) \S+$", text, re.MULTILINE):
+        assert all((ROOT / name).exists() for name in source.split())

@@ -7,8 +7,17 @@ from typing import Annotated
 
 import typer
 
-from skillmatch_ray.cli.options import ConfigOption, ReportOption, SetOption, WorkspaceOption, finish, settings
+from skillmatch_ray.cli.options import (
+    ConfigOption,
+    DatasetOption,
+    ReportOption,
+    SetOption,
+    WorkspaceOption,
+    finish,
+    settings,
+)
 from skillmatch_ray.console import console
+from skillmatch_ray.errors import ConfigError
 
 app = typer.Typer()
 rendered = typer.Typer(no_args_is_help=True, help="Write the settings of this repository in another system's words.")
@@ -28,6 +37,35 @@ def serve(
     from skillmatch_ray.serving.run import serve_forever
 
     serve_forever(settings(config, overrides, workspace=workspace))
+
+
+@app.command(rich_help_panel="Operation", epilog="Example: skillmatch nightly --workspace workspace --dataset data")
+def nightly(
+    *,
+    dataset: DatasetOption,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Train a new model first; taken if it is no worse.")
+    ] = False,
+    feedback: Annotated[
+        Path | None, typer.Option(help="More interactions to train on: a dataset directory, or one file.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Switch whatever the drift is.")] = False,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """Encode what changed, build, validate, compare with the release that answers, switch."""
+    from skillmatch_ray.dataset import Dataset
+    from skillmatch_ray.operations.nightly import run_nightly
+
+    resolved = settings(config, overrides, workspace=workspace)
+    if feedback is not None and not retrain:
+        raise ConfigError("--feedback is what a new model learns from: give --retrain too")
+    found = run_nightly(resolved, Dataset(dataset), retrain=retrain, feedback=feedback, force=force)
+    console().print_json(data=found.as_dict(), default=str)
+    finish(report, found.as_dict())
+    found.check()
 
 
 @app.command(

@@ -123,8 +123,9 @@ class RateBook(Settings):
         return self
 
     def find(self, name: str, machine: str = ANY) -> Rate | None:
-        """The most trusted rate of a machine, or None."""
-        fitting = [rate for rate in self.rates if rate.name == name and rate.machine in {machine, ANY}]
+        """The most trusted rate of a machine (of whichever, where none is named), or None."""
+        named = [rate for rate in self.rates if rate.name == name]
+        fitting = [rate for rate in named if rate.machine == machine or ANY in {machine, rate.machine}]
         return min(fitting, key=lambda rate: (_TRUST[rate.how], rate.machine == ANY), default=None)
 
     def need(self, name: str, machine: str = ANY) -> Rate:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -82,6 +82,7 @@ def test_the_head_reads_no_more_than_its_limit():
     assert encode.hours == pytest.approx(1e6 * (0.002 + 0.000256) / 3600)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10**9), st.floats(0.1, 100))
 def test_enough_workers_keep_the_hours_and_one_less_would_not(freelancers, hours):
     plan = make_plan(dataclasses.replace(DEMAND, freelancers=freelancers, hours=hours), RATES)
