@@ -56,6 +56,15 @@ def compare_runs(first: Values, second: Values, seed: int, confidence: float = C
     return Difference(mean, bounds, confidence, difference.shape[1], len(difference), agreeing)
 
 
+def compare_groups(first: Values, second: Values, seed: int, confidence: float = CONFIDENCE) -> Difference:
+    """Difference of the means of (Q1,) and (Q2,) figures of different projects, each drawn again on its own."""
+    rng = np.random.default_rng([seed, 6])
+    means = _resampled(first, rng) - _resampled(second, rng)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    mean = float(first.mean() - second.mean())
+    return Difference(mean, (float(low), float(high)), confidence, len(first) + len(second), 1, 1)
+
+
 def runs_interval(values: Values, seed: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Percentile interval of the mean of (S, Q) figures, over projects drawn again and, of several, seeds.
 

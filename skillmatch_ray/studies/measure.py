@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -68,18 +69,61 @@ class States:
         return Backbone.load(self.settings)
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """What a run is summed up from.
+
+    Attributes:
+        material: what was read.
+        ranks: of each judged project.
+        figures: of training.
+        seconds: of all of it.
+    """
+
+    material: Material
+    ranks: list[QueryRanks]
+    figures: dict[str, float]
+    seconds: float
+
+    def run(self, variant: Variant, seed: int) -> Run:
+        """The result of the usual measure."""
+        return Run(
+            variant=variant.name,
+            seed=seed,
+            projects=[project.id for project in self.material.projects],
+            values=values_of(self.material, self.ranks),
+            pairs=pairs_of(self.material, self.ranks),
+            subsets={name: sorted(ids) for name, ids in self.material.subsets.items()},
+            figures=self.figures,
+            seconds=round(self.seconds, 2),
+        )
+
+
 def train_and_rank(study: Study, variant: Variant, config: Config, seed: int, places: Places) -> Run:
     """The usual measure: what a variant's towers make of the judged projects."""
     del study
+    return ranked(variant, config, seed, places).run(variant, seed)
+
+
+def ranked(variant: Variant, config: Config, seed: int, places: Places, top: int = 0) -> Ranked:
+    """Get the variant's towers, and rank everybody for every judged project.
+
+    Raises:
+        ModelError: if a model is needed and there is none.
+        DatasetError: if the history is too small to train on.
+    """
     started = time.perf_counter()
     material = material_of(variant, config, seed, places)
     towers, states, figures = towers_of(variant, config, material, places)
-    ranks = rank(towers, states, material)
-    values = values_of(material, ranks)
-    seconds = time.perf_counter() - started
-    ids = [project.id for project in material.projects]
-    subsets = {name: sorted(members) for name, members in material.subsets.items()}
-    return Run(variant.name, seed, ids, values, pairs_of(material, ranks), subsets, figures, seconds)
+    if (
+        variant.towers == "model"
+        and material.freelancers is _read(places.dataset, config.model_dump_json()).freelancers
+    ):
+        pool = _pool_of_model(places, config.model_dump_json())
+    else:
+        pool = encode(towers, states, "freelancer", material.freelancers)
+    ranks = rank(encode(towers, states, "project", material.projects), pool, material, top)
+    return Ranked(material, ranks, figures, time.perf_counter() - started)
 
 
 def material_of(variant: Variant, config: Config, seed: int, places: Places) -> Material:
@@ -121,13 +165,20 @@ def towers_of(
     return loop.core.towers.cpu().eval(), states, figures
 
 
-def rank(towers: Towers, states: States, material: Material) -> list[QueryRanks]:
-    """Exact ranks in the whole pool, and within each language of it."""
-    projects = encode(towers, states, "project", material.projects)
-    freelancers = encode(towers, states, "freelancer", material.freelancers)
+@lru_cache(maxsize=1)
+def _pool_of_model(places: Places, config: str) -> Vectors:
+    """(N, D) vectors of the pool as it is: a worker looks at many changes of projects with one model."""
+    settings, variant = Config.model_validate_json(config), Variant("pool", "pool", towers="model")
+    material = _read(places.dataset, config)
+    towers, states, _ = towers_of(variant, settings, material, places)
+    return encode(towers, states, "freelancer", material.freelancers)
+
+
+def rank(projects: Vectors, pool: Vectors, material: Material, top: int = 0) -> list[QueryRanks]:
+    """Exact ranks in the whole pool and within each language of it, from (Q, D) and (N, D) vectors."""
     languages = [freelancer.language or "?" for freelancer in material.freelancers]
     groups = np.unique(languages, return_inverse=True)[1]
-    return rank_judged(dense_scorer(projects, freelancers), material.judged, groups)
+    return rank_judged(dense_scorer(projects, pool), material.judged, groups, top)
 
 
 def encode(towers: Towers, states: States, kind: DocumentKind, documents: Sequence[Document]) -> Vectors:

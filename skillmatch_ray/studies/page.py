@@ -16,7 +16,7 @@ from skillmatch_ray.evaluation.bootstrap import Values
 from skillmatch_ray.files import hash_files, hash_json, write_json, write_text
 from skillmatch_ray.studies.contrasts import Difference, compare_runs, conclude, runs_interval, shared_confidence
 from skillmatch_ray.studies.runner import Outcome, settings_of
-from skillmatch_ray.studies.study import METRICS, Contrast, Run, Variant
+from skillmatch_ray.studies.study import METRICS, Contrast, Run, Study, Variant, table
 from skillmatch_ray.workspace import versions
 
 METRIC_LABELS = {"map": "MAP"}
@@ -33,7 +33,7 @@ def write_page(outcome: Outcome) -> Path:
         "## Figures\n\n" + _table_of_variants(outcome),
         *_plot(outcome),
         *(outcome.study.more(outcome.runs, out) if outcome.study.more else []),
-        "## Setting\n\n" + _table(("what", "value"), _provenance(outcome).items()),
+        "## Setting\n\n" + table(("what", "value"), _provenance(outcome).items()),
     ]
     page = out / f"{outcome.study.name}.md"
     write_text(page, "\n\n".join(parts) + "\n")
@@ -45,7 +45,7 @@ def write_page(outcome: Outcome) -> Path:
 def conclusions_of(outcome: Outcome) -> list[str]:
     """One sentence for each contrast of the study."""
     contrasts, confidence = outcome.study.contrasts, shared_confidence(len(outcome.study.contrasts))
-    return [_conclude(outcome, contrast, difference(outcome, contrast, confidence)) for contrast in contrasts]
+    return [_conclude(outcome, contrast, confidence) for contrast in contrasts]
 
 
 def difference(outcome: Outcome, contrast: Contrast, confidence: float) -> Difference:
@@ -80,8 +80,11 @@ def _rows(run: Run, subset: str) -> list[int] | None:
     return [q for q, project in enumerate(run.projects) if project in wanted]
 
 
-def _conclude(outcome: Outcome, contrast: Contrast, found: Difference) -> str:
+def _conclude(outcome: Outcome, contrast: Contrast, confidence: float) -> str:
     first, second = (outcome.study.by_name[name].label for name in (contrast.first, contrast.second))
+    if contrast.subset and not grouped(outcome.runs)[contrast.first][0].subsets.get(contrast.subset):
+        return f"{first} against {second}: no judged project is in {contrast.subset!r}, so nothing can be said."
+    found = difference(outcome, contrast, confidence)
     metric = METRIC_LABELS.get(contrast.metric, contrast.metric)
     return conclude(first, second, f"{metric} ({contrast.subset})" if contrast.subset else metric, found)
 
@@ -106,13 +109,15 @@ def _table_of_variants(outcome: Outcome) -> str:
         cells = [f"{block[metric]:.3f}" for metric in METRICS]
         label = outcome.study.by_name[name].label
         rows.append((label, str(block["seeds"]), f"{cells[0]} [{low:.3f}, {high:.3f}]", *cells[1:]))
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _means(outcome: Outcome) -> dict[str, dict[str, Any]]:
     """Variant -> mean of each metric, interval of MAP, number of seeds, further figures."""
     result = {}
     for name, runs in grouped(outcome.runs).items():
+        if not runs[0].projects:
+            continue
         block: dict[str, Any] = {
             metric: round(float(np.nanmean(matrix(runs, metric))), 4) for metric in runs[0].values if _any(runs, metric)
         }
@@ -125,11 +130,6 @@ def _means(outcome: Outcome) -> dict[str, dict[str, Any]]:
 
 def _any(runs: Sequence[Run], metric: str) -> bool:
     return bool(np.isfinite(matrix(runs, metric)).any())
-
-
-def _table(header: Sequence[str], rows: Any) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _provenance(outcome: Outcome) -> dict[str, str]:
@@ -171,10 +171,7 @@ def _plot(outcome: Outcome) -> list[str]:
     from matplotlib.figure import Figure
 
     means, study = _means(outcome), outcome.study
-    curves: dict[str, list[Variant]] = defaultdict(list)
-    for variant in study.variants:
-        if variant.x is not None:
-            curves[variant.curve].append(variant)
+    curves = _curves(study, means)
     height = 4.5 if curves else 1 + 0.4 * len(means)
     figure = Figure(figsize=(8, height), layout="constrained")
     axes = figure.subplots()
@@ -187,6 +184,14 @@ def _plot(outcome: Outcome) -> list[str]:
         axes.set_xlabel("MAP, 95 % interval")
     figure.savefig(outcome.places.out / f"{study.name}.png", dpi=110)
     return [f"![MAP of the variants]({study.name}.png)"]
+
+
+def _curves(study: Study, means: Mapping[str, Any]) -> dict[str, list[Variant]]:
+    """Variants of each curve; one on the axis without a curve of its own is a point of all."""
+    placed = [variant for variant in study.variants if variant.x is not None and variant.name in means]
+    shared = [variant for variant in placed if not variant.curve]
+    names = dict.fromkeys(variant.curve for variant in placed if variant.curve)
+    return {name: [*shared, *(variant for variant in placed if variant.curve == name)] for name in names}
 
 
 def _draw_curves(axes: Any, curves: Mapping[str, Sequence[Variant]], means: Mapping[str, Mapping[str, Any]]) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from skillmatch_ray.errors import ConfigError
-from skillmatch_ray.studies import losses, pooling
+from skillmatch_ray.studies import cold_start, label_noise, losses, noise, pooling, scale, sections, weak_negatives
 from skillmatch_ray.studies.study import Study
 
-STUDIES: Final[Mapping[str, Study]] = {module.STUDY.name: module.STUDY for module in (pooling, losses)}
+_MODULES: Final = (pooling, weak_negatives, losses, sections, noise, cold_start, scale, label_noise)
+STUDIES: Final[Mapping[str, Study]] = {module.STUDY.name: module.STUDY for module in _MODULES}
 
 
 def find_study(name: str) -> Study:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ METRICS: Final = ("map", "ndcg@10", "recall@10", "recall@100", "mrr")
 
 SMALL: Final[Mapping[str, Any]] = {
     "model": {"layers": 1, "ffn": 384, "max_document_tokens": 128},
-    "training": {"steps": 30, "projects_per_step": 24, "learning_rate": 5e-4, "validation_share": 0.0},
+    "training": {"steps": 30, "projects_per_step": 16, "learning_rate": 5e-4, "validation_share": 0.0},
 }
 """Defaults of a study: half a minute of one core; steps are fixed, so nothing is chosen on validation."""
 
@@ -115,6 +115,12 @@ class Run:
     subsets: dict[str, list[str]] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 Measure = Callable[["Study", Variant, Config, int, Places], Run]
