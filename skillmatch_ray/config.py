@@ -164,6 +164,9 @@ class ServingSettings(Settings):
         None, ge=1, description="above encoder_replicas: Serve adds replicas under load; None: their number is fixed"
     )
     release_poll_s: float = Field(1.0, gt=0, description="how often a change of the active release is looked for")
+    datasets: Path | None = Field(
+        None, description="`reindex --changed --url` may read datasets below this; None: the workspace"
+    )
     drain_s: float = Field(60.0, ge=0, description="a replaced release stays open until it was unused for so long")
 
     @model_validator(mode="after")

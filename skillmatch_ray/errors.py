@@ -37,3 +37,7 @@ class ReleaseError(SkillmatchError):
 
 class MilvusError(SkillmatchError):
     """Milvus does not answer, or refused what it was asked."""
+
+
+class ServiceError(SkillmatchError):
+    """A running service does not answer, or refused what it was asked."""

@@ -1,4 +1,4 @@
-"""Match one project against the active release in this process: what `skillmatch match` does."""
+"""Match one project against the active release, here or in a running service: what `skillmatch match` does."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from skillmatch_ray.client import Service
 from skillmatch_ray.config import Config
 from skillmatch_ray.documents import Project
 from skillmatch_ray.errors import DatasetError
 from skillmatch_ray.files import read_json
 from skillmatch_ray.index.filters import Filters
 from skillmatch_ray.index.retriever import Candidate, Retriever, SearchResult
-from skillmatch_ray.model.matcher import Explanation, Matcher, load_matcher
+from skillmatch_ray.model.matcher import Contribution, Explanation, Matcher, load_matcher
 
 SHOWN_SKILLS = 3
 SHOWN_SECTIONS = 2
@@ -149,6 +150,32 @@ def open_engine(config: Config) -> Iterator[Engine]:
     """
     with Retriever(config) as retriever:
         yield Engine(load_matcher(retriever.release.model_dir), retriever)
+
+
+def match_once(config: Config, project: Project, top_k: int, url: str | None = None) -> MatchResult:
+    """Match and explain one brief in this process, or by the service at `url`.
+
+    Raises:
+        ReleaseError: if the workspace has no active release.
+        LockedError: if another process owns the embedded database.
+        ServiceError: if the service does not answer.
+    """
+    if url is None:
+        with open_engine(config) as engine:
+            return engine.match(project, top_k=top_k, explain=True)
+    answer = Service(url).match(project, top_k=top_k, explain=True)
+    matches = [
+        Match(Candidate(c["freelancer_id"], c["score"], c["profile"]), _explanation(c["explanation"]))
+        for c in answer["candidates"]
+    ]
+    return MatchResult(project, Filters.from_project(project), matches, answer["exhausted"], answer["release"])
+
+
+def _explanation(values: dict[str, Any] | None) -> Explanation | None:
+    if values is None:
+        return None
+    parts = {name: [Contribution(**part) for part in values[name]] for name in ("project", "freelancer", "skills")}
+    return Explanation(score=values["score"], **parts)
 
 
 def read_brief(path: Path | None, text: str | None) -> Project:

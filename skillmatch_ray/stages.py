@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,10 +91,10 @@ def evaluate_model(
         return evaluate_directory(config, dataset, model_dir, peers=peers, progress=advance)
 
 
-def index_vectors(config: Config, dataset: Dataset, model_dir: Path) -> dict[str, Any]:
-    """Build an index of the model's vectors, validate it, and make it the active release."""
+def index_vectors(config: Config, dataset: Dataset, model_dir: Path, url: str | None = None) -> dict[str, Any]:
+    """Build an index of the model's vectors, validate it, and make it the active release, through `url` if given."""
     release = build_index(config, dataset, model_dir)
-    activate_release(config, release.name)
+    activate_release(config, release, url)
     return release.as_dict()
 
 
@@ -108,21 +107,21 @@ def build_index(config: Config, dataset: Dataset, model_dir: Path) -> Release:
         return build_release(config, workspace, dataset, model_dir, vectors_of(config, model_dir), progress=advance)
 
 
-def activate_release(config: Config, name: str) -> None:
-    """Make a release the one that answers."""
-    from skillmatch_ray.index.releases import activate
+def activate_release(config: Config, release: Release, url: str | None = None) -> None:
+    """Make a release the one that answers, through `url` if given."""
+    from skillmatch_ray.client import desk
 
-    release = activate(Workspace(config.workspace), name, config)
+    desk(config, url).activate(release.name)
     console().print(f"release {release.name} is active: {release.rows} freelancers")
 
 
-def update_index(config: Config, dataset: Dataset) -> dict[str, Any]:
-    """Bring the active index up to date in place: only rows that changed are written."""
-    from skillmatch_ray.index.releases import update_release
+def update_index(config: Config, dataset: Dataset, url: str | None = None) -> dict[str, int]:
+    """Bring the active index up to date in place, by the service at `url` if given; only changed rows are written."""
+    from skillmatch_ray.client import desk
 
-    done = update_release(config, Workspace(config.workspace), dataset)
-    console().print(f"{done}")
-    return asdict(done)
+    done = desk(config, url).update(dataset)
+    console().print(", ".join(f"{rows} {what}" for what, rows in done.items()))
+    return done
 
 
 def conduct_study(

@@ -39,6 +39,10 @@ ReportOption = Annotated[
     Path | None, typer.Option("--report", help="Also write the result as JSON here.", callback=lasting)
 ]
 WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", "-w", help="Directory that holds everything.")]
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--url", help="Go through a running `skillmatch serve` at this address; key in $SKILLMATCH_API_KEY."),
+]
 DatasetOption = Annotated[Path, typer.Option("--dataset", "-d", help="Directory of tables.")]
 
 

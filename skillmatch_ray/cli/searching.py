@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from skillmatch_ray.cli.options import (
     DatasetOption,
     ReportOption,
     SetOption,
+    UrlOption,
     WorkspaceOption,
     finish,
     settings,
@@ -33,6 +34,7 @@ def reindex(
     dataset: DatasetOption,
     model: Annotated[Path | None, typer.Option("--model", "-m", help="Default: that of the active release.")] = None,
     changed: Annotated[bool, typer.Option("--changed", help="Update the active index in place.")] = False,
+    url: UrlOption = None,
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -47,39 +49,43 @@ def reindex(
     if changed and model:
         raise ConfigError("--changed updates the active release with its own model: leave out --model")
     encode_vectors(resolved, Dataset(dataset), directory)
-    finish(
-        report,
-        (update_index(resolved, Dataset(dataset)) if changed else index_vectors(resolved, Dataset(dataset), directory)),
-    )
+    done: dict[str, Any]
+    if changed:
+        done = update_index(resolved, Dataset(dataset), url)
+    else:
+        done = index_vectors(resolved, Dataset(dataset), directory, url)
+    finish(report, done)
 
 
 @releases.command("list", epilog="Example: skillmatch release list --workspace workspace")
 def release_list(
-    *, workspace: WorkspaceOption = None, config: ConfigOption = None, overrides: SetOption = None
+    *,
+    url: UrlOption = None,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
 ) -> None:
     """Every release of the workspace, oldest first."""
-    from skillmatch_ray.index.releases import list_releases
-    from skillmatch_ray.workspace import Workspace
+    from skillmatch_ray.client import desk
 
-    resolved = settings(config, overrides, workspace=workspace)
-    for release in list_releases(Workspace(resolved.workspace)):
-        console().print(f"{release.name}  {release.built_at:%Y-%m-%d %H:%M}  {release.rows} rows  {release.backend}")
+    for release in desk(settings(config, overrides, workspace=workspace), url).releases():
+        built_at = release["built_at"][:16].replace("T", " ")
+        console().print(f"{release['name']}  {built_at}  {release['rows']} rows  {release['backend']}")
 
 
 @releases.command("status", epilog="Example: skillmatch release status --workspace workspace --report status.json")
 def release_status(
     *,
+    url: UrlOption = None,
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     report: ReportOption = None,
 ) -> None:
     """The active release, the one before it, and whether what they need is there."""
-    from skillmatch_ray.index.releases import status
-    from skillmatch_ray.workspace import Workspace
+    from skillmatch_ray.client import desk
 
-    resolved = settings(config, overrides, workspace=workspace)
-    found = status(Workspace(resolved.workspace), resolved)
+    found = desk(settings(config, overrides, workspace=workspace), url).status()
     console().print_json(data=found, default=str)
     finish(report, found)
 
@@ -88,44 +94,44 @@ def release_status(
 def release_activate(
     name: Annotated[str, typer.Argument(help="As `release list` shows it.")],
     *,
+    url: UrlOption = None,
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
 ) -> None:
     """Make one release the one that answers."""
-    from skillmatch_ray.index.releases import activate
-    from skillmatch_ray.workspace import Workspace
+    from skillmatch_ray.client import desk
 
-    resolved = settings(config, overrides, workspace=workspace)
-    console().print(f"active: {activate(Workspace(resolved.workspace), name, resolved).name}")
+    console().print(f"active: {desk(settings(config, overrides, workspace=workspace), url).activate(name)}")
 
 
-@releases.command("rollback", epilog="Example: skillmatch release rollback --workspace workspace")
+@releases.command("rollback", epilog="Example: skillmatch release rollback --url http://127.0.0.1:8000")
 def release_rollback(
-    *, workspace: WorkspaceOption = None, config: ConfigOption = None, overrides: SetOption = None
+    *,
+    url: UrlOption = None,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
 ) -> None:
     """Make the release answer again that answered before."""
-    from skillmatch_ray.index.releases import rollback
-    from skillmatch_ray.workspace import Workspace
+    from skillmatch_ray.client import desk
 
-    resolved = settings(config, overrides, workspace=workspace)
-    console().print(f"active: {rollback(Workspace(resolved.workspace), resolved).name}")
+    console().print(f"active: {desk(settings(config, overrides, workspace=workspace), url).rollback()}")
 
 
 @releases.command("prune", epilog="Example: skillmatch release prune --keep 2 --workspace workspace")
 def release_prune(
     *,
     keep: Annotated[int, typer.Option(min=1, help="Newest releases to keep besides the active and the previous.")] = 2,
+    url: UrlOption = None,
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
 ) -> None:
     """Delete old releases."""
-    from skillmatch_ray.index.releases import prune
-    from skillmatch_ray.workspace import Workspace
+    from skillmatch_ray.client import desk
 
-    resolved = settings(config, overrides, workspace=workspace)
-    for name in prune(Workspace(resolved.workspace), resolved, keep):
+    for name in desk(settings(config, overrides, workspace=workspace), url).prune(keep):
         console().print(f"deleted {name}")
 
 
@@ -137,17 +143,16 @@ def match(
     brief: Annotated[Path | None, typer.Argument(help="JSON file with a project.")] = None,
     text: Annotated[str | None, typer.Option(help="The brief itself, in any language.")] = None,
     top_k: Annotated[int, typer.Option(min=1, max=1000)] = 10,
+    url: UrlOption = None,
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     report: ReportOption = None,
 ) -> None:
     """Find the freelancers for one project in the active release."""
-    from skillmatch_ray.matching import open_engine, read_brief
+    from skillmatch_ray.matching import match_once, read_brief
 
     resolved = settings(config, overrides, workspace=workspace)
-    project = read_brief(brief, text)
-    with open_engine(resolved) as engine:
-        result = engine.match(project, top_k=top_k, explain=True)
+    result = match_once(resolved, read_brief(brief, text), top_k, url)
     console().print(result.render())
     finish(report, result.as_dict())

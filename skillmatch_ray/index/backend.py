@@ -32,7 +32,6 @@ MAX_RESULTS: Final = 16_384
 
 _DELETED_AT_ONCE = 1000
 _PAGE_ROWS = 4000
-_TRAINABLE = 20_000
 
 IndexType = Literal["FLAT", "IVF_FLAT", "HNSW"]
 ResultT = TypeVar("ResultT")
@@ -173,18 +172,22 @@ class Backend:
     def index_settings(self, rows: int) -> dict[str, Any]:
         """Type, metric and parameters of the vector index for about so many rows."""
         kind = self.index_type(rows)
-        build = {"M": self.settings.m, "efConstruction": self.settings.ef_construction} if kind == "HNSW" else {}
-        return {"index_type": kind, "metric_type": METRIC, "params": build}
+        build = {
+            "FLAT": {},
+            "IVF_FLAT": {"nlist": 1},
+            "HNSW": {"M": self.settings.m, "efConstruction": self.settings.ef_construction},
+        }
+        return {"index_type": kind, "metric_type": METRIC, "params": build[kind]}
 
     def index_type(self, rows: int) -> IndexType:
         """Exact as long as that is affordable.
 
         On Milvus Lite 3 it always is: it masks its rows in Python whatever the index, so a graph saves nothing.
-        Inverted lists, all of them read, are the scan that copies nothing there, but too few rows cannot train
-        them. A server scans 100,000 rows of 384 dimensions in some 25 ms.
+        Its FLAT copies every passing vector for each search; one inverted list of all rows is the scan that
+        copies nothing. A server scans 100,000 rows of 384 dimensions in some 25 ms.
         """
         if self.capabilities.lite:
-            return "IVF_FLAT" if rows >= _TRAINABLE else "FLAT"
+            return "IVF_FLAT"
         return "HNSW" if rows >= self.settings.exact_below_rows else "FLAT"
 
     def has(self, collection: str) -> bool:

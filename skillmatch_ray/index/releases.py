@@ -7,8 +7,7 @@ everybody else who searches there. It works while another process holds the old 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,14 @@ from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.errors import LockedError, ReleaseError
 from skillmatch_ray.files import owner_lock
 from skillmatch_ray.index.backend import Backend
-from skillmatch_ray.index.build import build_release, index_keys
+from skillmatch_ray.index.build import build_release
 from skillmatch_ray.index.release import Release, ReleaseStore
 from skillmatch_ray.index.replay import LazyEncoder, catch_up
-from skillmatch_ray.index.schema import KEY
-from skillmatch_ray.index.source import Source, byte_batches
+from skillmatch_ray.index.update import UpdateReport, write_changes
 from skillmatch_ray.workspace import Workspace
 
 __all__ = [
+    "Desk",
     "Release",
     "UpdateReport",
     "activate",
@@ -101,8 +100,14 @@ def rollback(workspace: Workspace, config: Config) -> Release:
     return activate(workspace, previous, config)
 
 
-def status(workspace: Workspace, config: Config) -> dict[str, Any]:
-    """The active release, the one before, and whether what it needs is there."""
+def status(workspace: Workspace, config: Config, opened: Backend | None = None) -> dict[str, Any]:
+    """The active release, the one before, and whether what it needs is there.
+
+    Args:
+        workspace: whose.
+        config: milvus settings.
+        opened: the connection of whoever holds the active release's index already.
+    """
     store = ReleaseStore(workspace)
     release = active_release(workspace)
     found = {
@@ -113,15 +118,22 @@ def status(workspace: Workspace, config: Config) -> dict[str, Any]:
         "model_present": (release.model_dir / "config.json").is_file(),
         "disk_mb": round(directory_bytes(store.directory(release.name)) / 2**20, 1),
     }
+    if opened is not None:
+        return found | _seen(opened, release, config)
     try:
         with store.open(release, config.milvus, "reading the status of") as backend:
             backend.load(release.collection)
-            found["rows"] = backend.count(release.collection)
-            if release.kind == "server":
-                found["alias_points_here"] = backend.alias_target(config.milvus.alias) == release.collection
+            return found | _seen(backend, release, config)
     except LockedError as e:
-        found["in_use"] = str(e)
-    return found
+        return found | {"in_use": str(e)}
+
+
+def _seen(backend: Backend, release: Release, config: Config) -> dict[str, Any]:
+    """What only the index itself can tell."""
+    rows = {"rows": backend.count(release.collection)}
+    if release.kind == "lite":
+        return rows
+    return rows | {"alias_points_here": backend.alias_target(config.milvus.alias) == release.collection}
 
 
 def directory_bytes(path: Path) -> int:
@@ -158,27 +170,6 @@ def remove(store: ReleaseStore, release: Release, config: Config) -> None:
     (store.manifests / f"{release.name}.json").unlink()
 
 
-@dataclass(frozen=True)
-class UpdateReport:
-    """What an update in place did.
-
-    Attributes:
-        upserted: freelancers new or changed.
-        deleted: freelancers that are gone.
-        unchanged: freelancers left as they were.
-        replayed: changes of the journal applied.
-    """
-
-    upserted: int
-    deleted: int
-    unchanged: int
-    replayed: int
-
-    def as_dict(self) -> dict[str, int]:
-        """For reports."""
-        return asdict(self)
-
-
 def update_release(config: Config, workspace: Workspace, dataset: Dataset) -> UpdateReport:
     """Bring the active release's index up to date in place: only what changed is written.
 
@@ -196,37 +187,47 @@ def update_release(config: Config, workspace: Workspace, dataset: Dataset) -> Up
         backend.load(release.collection)
         before = store.applied(release)
         seq = catch_up(backend, store, release, encode)
-        source = Source(
-            dataset,
-            release.vectors_dir,
-            store.journal.state(),
-            store.directory(release.name),
-            encode,
-            release.fingerprint,
-        )
-        counts = _write_changes(release, backend, source)
+        report = write_changes(backend, store, release, dataset, encode, replayed=seq - before)
         store.set_applied(release, seq)
-    return UpdateReport(*counts, replayed=seq - before)
+    return report
 
 
-def _write_changes(release: Release, backend: Backend, source: Source) -> tuple[int, int, int]:
-    """(upserted, deleted, unchanged) rows after the index was made equal to the source."""
-    source.prepare()
-    known = index_keys(backend, release)
-    wanted: set[str] = set()
+@dataclass(frozen=True)
+class Desk:
+    """What is asked of the releases of a workspace in this process.
 
-    def changed() -> Iterator[dict[str, Any]]:
-        for rows in source.rows():
-            for scalars, vector in zip(rows.scalars, rows.vectors, strict=True):
-                wanted.add(scalars[KEY])
-                if known.get(scalars[KEY]) != (scalars["content_hash"], scalars["row_hash"]):
-                    yield release.layout.entity(scalars, vector)
+    `client.Service` has the same methods, and carries them out in a running service.
 
-    written = 0
-    for batch in byte_batches(changed(), backend.settings.insert_mb * 2**20):
-        backend.upsert(release.collection, batch)
-        written += len(batch)
-    gone = [freelancer for freelancer in known if freelancer not in wanted]
-    backend.delete(release.collection, gone)
-    source.discard()
-    return written, len(gone), len(wanted) - written
+    Args:
+        config: workspace and milvus settings.
+    """
+
+    config: Config
+
+    @property
+    def _workspace(self) -> Workspace:
+        return Workspace(self.config.workspace)
+
+    def releases(self) -> list[dict[str, Any]]:
+        """Manifests of all releases, oldest first."""
+        return [release.as_dict() for release in list_releases(self._workspace)]
+
+    def status(self) -> dict[str, Any]:
+        """The active release, the one before, and whether what it needs is there."""
+        return status(self._workspace, self.config)
+
+    def activate(self, name: str) -> str:
+        """Make a release the one that answers; its name."""
+        return activate(self._workspace, name, self.config).name
+
+    def rollback(self) -> str:
+        """Make the release answer again that answered before; its name."""
+        return rollback(self._workspace, self.config).name
+
+    def prune(self, keep: int) -> list[str]:
+        """Delete old releases; their names."""
+        return prune(self._workspace, self.config, keep)
+
+    def update(self, dataset: Dataset) -> dict[str, int]:
+        """Bring the active release's index up to date in place; how many rows."""
+        return update_release(self.config, self._workspace, dataset).as_dict()

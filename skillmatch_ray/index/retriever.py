@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from skillmatch_ray.config import Config
+from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.documents import Freelancer
 from skillmatch_ray.errors import FingerprintError, ReleaseError
 from skillmatch_ray.index.backend import MAX_RESULTS, Backend, Hit
@@ -35,6 +36,7 @@ from skillmatch_ray.index.releases import active_release
 from skillmatch_ray.index.replay import LazyEncoder, replay
 from skillmatch_ray.index.schema import CHECKED, KEY, VECTOR, split_languages
 from skillmatch_ray.index.source import check_vectors
+from skillmatch_ray.index.update import UpdateReport, write_changes
 from skillmatch_ray.workspace import Workspace
 
 Vector = NDArray[np.float32]
@@ -240,6 +242,22 @@ class Retriever:
         """Remove a freelancer, durably and for good; unknown ids are remembered too."""
         self._store.journal.delete(freelancer_id)
         self.refresh()
+
+    def update(self, dataset: Dataset) -> UpdateReport:
+        """Bring the open index up to date with a dataset in place; online changes wait meanwhile.
+
+        Raises:
+            LockedError: if another process builds an index.
+            ReleaseError: if a vector is missing or stale: run `skillmatch encode` first.
+        """
+        with self._store.building("skillmatch reindex --changed through the service"), self._writing:
+            before = self._applied
+            self.refresh()
+            report = write_changes(
+                self._backend, self._store, self.release, dataset, self._encode, self._applied - before
+            )
+            self._rows = self._backend.count(self.release.collection)
+            return report
 
     def refresh(self) -> None:
         """Apply what was journalled since, by whomever; costs one look at the file's size."""

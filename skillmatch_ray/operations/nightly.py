@@ -152,7 +152,7 @@ def _run(
         report.drift = compare(before, after)
         report.held_back = [] if force else report.drift.excesses(config.nightly)
     if not report.held_back:
-        activate_release(config, release.name)
+        activate_release(config, release)
         report.activated = True
 
 

@@ -22,6 +22,7 @@ from skillmatch_ray.errors import FingerprintError, SkillmatchError
 from skillmatch_ray.index.filters import Filters
 from skillmatch_ray.index.retriever import SearchResult
 from skillmatch_ray.serving.admission import request_id
+from skillmatch_ray.serving.operations import Operation, Order, add_operations
 from skillmatch_ray.serving.page import add_page
 from skillmatch_ray.serving.schemas import (
     IN_PATH,
@@ -104,6 +105,18 @@ class Searcher(Protocol):
     async def release(self, fingerprint: str | None = None) -> dict[str, Any]:
         """The open release of a space, or the active one."""
 
+    async def releases(self) -> list[dict[str, Any]]:
+        """Manifests of all releases."""
+
+    async def status(self) -> dict[str, Any]:
+        """The active release, the one before, and whether what it needs is there."""
+
+    async def operate(self, order: Order) -> Operation | None:
+        """Begin an operation on releases; None while another one runs."""
+
+    async def operation(self, operation_id: str) -> Operation | None:
+        """How an operation goes, or None if there was no such one lately."""
+
 
 Observe = Callable[[str, float, dict[str, str]], None]
 """Called with a metric's name, its value and its tags."""
@@ -120,6 +133,7 @@ def build_api(encoder: Encoder, searcher: Searcher, observe: Observe = lambda *_
     router = APIRouter(prefix="/v1", dependencies=[Depends(require_key), Depends(require_json)])
     _add_matching(router, encoder, searcher, observe)
     _add_freelancers(router, encoder, searcher)
+    add_operations(router, searcher)
     api.include_router(router)
     add_page(api)
     return api

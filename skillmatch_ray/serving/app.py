@@ -23,6 +23,7 @@ from skillmatch_ray.pipeline.session import threads_for
 from skillmatch_ray.serving.admission import Admission
 from skillmatch_ray.serving.api import build_api
 from skillmatch_ray.serving.metrics import Metrics
+from skillmatch_ray.serving.operations import Operation, Order
 from skillmatch_ray.serving.services import EncoderService, Found, RetrieverService, Vector, follow_forever
 from skillmatch_ray.workspace import Workspace
 
@@ -111,6 +112,22 @@ class IndexRetriever:
     async def release(self, fingerprint: str | None = None) -> dict[str, Any]:
         """The open release of a space, or the active one."""
         return await asyncio.to_thread(self.service.release, fingerprint)
+
+    async def releases(self) -> list[dict[str, Any]]:
+        """Manifests of all releases."""
+        return await asyncio.to_thread(self.service.releases)
+
+    async def status(self) -> dict[str, Any]:
+        """The active release, the one before, and whether what it needs is there."""
+        return await asyncio.to_thread(self.service.status)
+
+    async def operate(self, order: Order) -> Operation | None:
+        """Begin an operation on releases."""
+        return self.service.operate(order)
+
+    async def operation(self, operation_id: str) -> Operation | None:
+        """How an operation goes."""
+        return self.service.operation(operation_id)
 
     def __del__(self) -> None:
         """Serve calls this when a replica ends in order."""

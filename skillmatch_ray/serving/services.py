@@ -8,17 +8,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skillmatch_ray.config import BackboneSettings, Config
+from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.documents import Freelancer, Project
-from skillmatch_ray.errors import FingerprintError, LockedError, SkillmatchError
+from skillmatch_ray.errors import ConfigError, FingerprintError, LockedError, SkillmatchError
 from skillmatch_ray.index.filters import Filters
-from skillmatch_ray.index.releases import Release, active_release
+from skillmatch_ray.index.releases import Desk, Release, active_release, status
 from skillmatch_ray.index.retriever import Retriever, SearchResult
+from skillmatch_ray.serving.operations import Activate, Operation, Operations, Order, Prune, Update
 from skillmatch_ray.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -161,6 +164,8 @@ class RetrieverService:
         self._switching = threading.Lock()
         self._counting = threading.Lock()
         self._opened: list[_Opened] = []
+        self._desk = Desk(config)
+        self._operations = Operations()
         self.follow()
 
     def follow(self) -> None:
@@ -265,6 +270,44 @@ class RetrieverService:
         """Remove a freelancer, durably and for good."""
         with self._use() as retriever:
             retriever.delete(freelancer_id)
+
+    def releases(self) -> list[dict[str, Any]]:
+        """Manifests of all releases, oldest first."""
+        return self._desk.releases()
+
+    def status(self) -> dict[str, Any]:
+        """The active release, the one before, and whether what it needs is there."""
+        self.follow()
+        with self._use() as retriever:
+            return status(self._workspace, self._config, retriever.backend)
+
+    def operate(self, order: Order) -> Operation | None:
+        """Begin an operation on releases; None while another one runs."""
+        return self._operations.start(order.do, lambda: self._carry_out(order))
+
+    def operation(self, operation_id: str) -> Operation | None:
+        """How an operation goes."""
+        return self._operations.get(operation_id)
+
+    def _carry_out(self, order: Order) -> Any:
+        if isinstance(order, Prune):
+            return self._desk.prune(order.keep)
+        if isinstance(order, Update):
+            with self._use() as retriever:
+                return retriever.update(Dataset(self._permitted(order.dataset))).as_dict()
+        name = self._desk.activate(order.release) if isinstance(order, Activate) else self._desk.rollback()
+        self.follow()
+        return name
+
+    def _permitted(self, dataset: Path) -> Path:
+        """A dataset's directory, if the service may read it."""
+        root = (self._config.serving.datasets or self._workspace.root).resolve()
+        wanted = (root / dataset).resolve()
+        if not wanted.is_relative_to(root):
+            raise ConfigError(
+                f"the service reads datasets below {root} only, not {dataset}: set serving.datasets where it is started"
+            )
+        return wanted
 
     def close(self) -> None:
         """Let go of every index."""

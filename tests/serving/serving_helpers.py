@@ -41,3 +41,15 @@ class Local:
 
     async def release(self, *arguments):
         return self.index.release(*arguments)
+
+    async def releases(self):
+        return self.index.releases()
+
+    async def status(self):
+        return self.index.status()
+
+    async def operate(self, order):
+        return self.index.operate(order)
+
+    async def operation(self, operation_id):
+        return self.index.operation(operation_id)

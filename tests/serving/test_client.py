@@ -1,0 +1,144 @@
+"""The command line's way through a running service: the real API over real HTTP, without Serve."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import pytest
+import uvicorn
+
+from skillmatch_ray.client import API_KEY_VARIABLE, Service
+from skillmatch_ray.config import load_config
+from skillmatch_ray.dataset import FREELANCERS, Dataset
+from skillmatch_ray.documents import Project
+from skillmatch_ray.errors import LockedError, ServiceError
+from skillmatch_ray.matching import match_once
+from skillmatch_ray.serving.api import API_KEYS_VARIABLE, build_api
+from skillmatch_ray.serving.operations import Operations
+from skillmatch_ray.stages import index_vectors
+from skillmatch_ray.workspace import Workspace
+
+pytestmark = pytest.mark.e2e
+
+PROJECT = Project(project_id="brief", title="React developer", skills=("React",), max_daily_rate_eur=800)
+
+
+@pytest.fixture(scope="module")
+def address(local):
+    """Of the API, served from a thread of this process."""
+    server = uvicorn.Server(uvicorn.Config(build_api(local, local), port=0, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    deadline = time.monotonic() + 60
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.02)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(30)
+
+
+@pytest.fixture
+def config(local):
+    return local.index._config
+
+
+def test_a_match_through_the_service_is_the_match_of_this_process(address, config, local, tiny_workspace):
+    untouched = load_config(tiny_workspace.config, [f"workspace={tiny_workspace.root}"])
+    here, there = match_once(untouched, PROJECT, 5), match_once(config, PROJECT, 5, address)
+    assert there.render() is not None
+    assert there.filters == here.filters
+    assert there.exhausted == here.exhausted
+    for ours, theirs in zip(here.matches, there.matches, strict=True):
+        assert theirs.candidate.freelancer_id == ours.candidate.freelancer_id
+        assert theirs.candidate.payload == ours.candidate.payload
+        assert theirs.candidate.score == pytest.approx(ours.candidate.score, abs=1e-5)
+        assert [c.text for c in theirs.explanation.skills] == [c.text for c in ours.explanation.skills]
+
+
+def test_an_index_in_use_names_its_owner_and_the_way_through_it(address, config):
+    with pytest.raises(LockedError, match=r"searching release .* by .* \(process \d+\).*--url http"):
+        match_once(config, PROJECT, 5)
+
+
+def test_releases_are_switched_by_the_service(address, config):
+    service = Service(address)
+    first = service.status()["active"]
+    release = index_vectors(
+        config, Dataset(config.workspace / "dataset"), config.workspace / first["model_dir"], address
+    )
+    told = service.status()
+    assert (told["active"]["name"], told["previous"]) == (release["name"], first["name"])
+    assert told["rows"] == first["rows"]
+    assert "in_use" not in told
+    assert match_once(config, PROJECT, 1, address).release == release["name"]
+    assert service.rollback() == first["name"]
+    assert match_once(config, PROJECT, 1, address).release == first["name"]
+    assert service.activate(release["name"]) == release["name"]
+    assert [known["name"] for known in service.releases()] == [first["name"], release["name"]]
+    assert service.prune(1) == []
+    with pytest.raises(ServiceError, match=r"could not activate: ReleaseError: .* has no release 'none'"):
+        service.activate("none")
+
+
+def test_changed_rows_are_written_by_the_service(address, config):
+    service, dataset = Service(address), Dataset(config.workspace / "dataset")
+    rows = [row.model_dump(mode="json") for row in dataset.read(FREELANCERS)]
+    rows[3]["country"] = "IS"
+    for part in dataset.parts(FREELANCERS):
+        part.unlink()
+    (dataset.root / "freelancers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = service.update(dataset)
+    assert (done["upserted"], done["deleted"], done["unchanged"]) == (1, 0, len(rows) - 1)
+    found = match_once(config, Project(project_id="p", title="anything", country="IS"), 5, address)
+    assert [match.candidate.freelancer_id for match in found.matches] == [rows[3]["freelancer_id"]]
+    assert service.update(dataset)["upserted"] == 0
+
+
+def test_the_service_reads_no_dataset_outside_its_own_place(address, tmp_path):
+    with pytest.raises(ServiceError, match=r"could not update: ConfigError: .*serving\.datasets"):
+        Service(address).update(Dataset(tmp_path))
+
+
+def test_a_service_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(ServiceError, match=r"no service at http://127\.0\.0\.1:1.*skillmatch serve"):
+        Service("http://127.0.0.1:1").status()
+    with pytest.raises(ServiceError, match="http://HOST:PORT"):
+        Service("localhost:8000").status()
+
+
+def test_the_key_comes_from_the_environment(address, monkeypatch):
+    monkeypatch.setenv(API_KEYS_VARIABLE, "first,second")
+    with pytest.raises(ServiceError, match=rf"status 401\).*\${API_KEY_VARIABLE}"):
+        Service(address).releases()
+    monkeypatch.setenv(API_KEY_VARIABLE, "second")
+    assert Service(address).releases()
+
+
+def test_one_operation_runs_at_a_time_and_its_end_is_remembered():
+    operations, go = Operations(), threading.Event()
+    first = operations.start("prune", lambda: go.wait(60) and ["gone"])
+    assert operations.start("rollback", lambda: None) is None
+    assert operations.get(first.id).state == "running"
+    go.set()
+    assert ended(operations, first.id).result == ["gone"]
+    second = operations.start("rollback", lambda: 1 // 0)
+    failed = ended(operations, second.id)
+    assert (failed.state, failed.error[:17]) == ("failed", "ZeroDivisionError")
+    assert operations.get("unknown") is None
+
+
+def ended(operations, operation_id):
+    deadline = time.monotonic() + 60
+    while (found := operations.get(operation_id)).state == "running" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return found
+
+
+def test_workspaces_are_told_apart(address, config):
+    """A client whose own workspace is another one still sees the service's."""
+    assert {release["name"] for release in Service(address).releases()} == {
+        path.stem for path in (Workspace(config.workspace).root / "releases").glob("*.json")
+    }
