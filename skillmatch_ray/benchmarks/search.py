@@ -283,17 +283,21 @@ def _measure(result: SearchBenchmark, population: Population, retriever: Retriev
 
 
 def _workload(filters: Filters, population: Population, retriever: Retriever, graph: Any) -> Workload:
-    """Every contestant on every query, taking turns, after one round that warms up."""
+    """Every contestant on every query, after one round that warms up.
+
+    The order of each round is drawn: who comes after a scan with many threads finds them still spinning.
+    """
     passing = population.passing(filters)
     contestants = dict(_contestants(filters, population, retriever, graph, passing))
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     found: dict[str, list[list[str]]] = {name: [] for name in contestants}
     for call in contestants.values():
         call(population.queries[0], K)
+    random, names = np.random.default_rng(0), list(contestants)
     for query in population.queries:
-        for name, call in contestants.items():
+        for name in random.permutation(names).tolist():
             started = time.perf_counter()
-            answer = call(query, K)
+            answer = contestants[name](query, K)
             seconds[name].append(time.perf_counter() - started)
             found[name].append(answer)
     exact = [_exact(population, passing, query, K) for query in population.queries]
