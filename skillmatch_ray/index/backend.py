@@ -158,7 +158,11 @@ class Backend:
         for column in layout.columns:
             schema.add_field(**_field(column))
         index = MilvusClient.prepare_index_params()
-        index.add_index(VECTOR, **self.index_settings(rows))
+        wanted = self.index_settings(rows)
+        if self.capabilities.lite:
+            # pymilvus sends each parameter by itself; Milvus Lite 3.2 reads only those below the key "params".
+            wanted = {**wanted, "params": {"params": wanted["params"]}}
+        index.add_index(VECTOR, **wanted)
         create = self.client.create_collection
         self._call(f"creating {collection}", create, collection, schema=schema, slow=True)
         # Waiting for an index of no rows costs half a second, and Milvus Lite logs that it cannot tell the time.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from index_helpers import World, clustered, make_world, random_rows
-from milvus_server import milvus_server
+from milvus_server import lite_server, milvus_server
 
 from skillmatch_ray.config import MilvusSettings
 from skillmatch_ray.index.retriever import Retriever
@@ -25,14 +25,25 @@ def server_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield uri
 
 
+@pytest.fixture(scope="session")
+def lite_server_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a Milvus Lite that processes share."""
+    with lite_server(tmp_path_factory.mktemp("milvus_lite")) as uri:
+        yield uri
+
+
 def settings_of(request: pytest.FixtureRequest) -> MilvusSettings:
     """Settings of the backend that a parameter names."""
     if request.param == "lite":
         return MilvusSettings()
-    return MilvusSettings(uri=request.getfixturevalue("server_uri"), timeout_s=30)
+    server = {"server": "server_uri", "lite-server": "lite_server_uri"}[request.param]
+    return MilvusSettings(uri=request.getfixturevalue(server), timeout_s=30)
 
 
-@pytest.fixture(scope="session", params=["lite", pytest.param("server", marks=pytest.mark.slow)])
+SLOW_SERVERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("server", "lite-server")]
+
+
+@pytest.fixture(scope="session", params=["lite", *SLOW_SERVERS])
 def milvus(request: pytest.FixtureRequest) -> MilvusSettings:
     """Each backend in turn; a build on the server takes seconds."""
     return settings_of(request)
@@ -41,7 +52,7 @@ def milvus(request: pytest.FixtureRequest) -> MilvusSettings:
 ROWS = 1500
 
 
-@pytest.fixture(scope="session", params=["lite", "server"])
+@pytest.fixture(scope="session", params=["lite", "server", SLOW_SERVERS[1]])
 def read_only(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[World, Retriever]]:

@@ -1,4 +1,4 @@
-"""A real Milvus server from its PyPI package (extra milvus-server), started and ended by a fixture."""
+"""Real servers, started and ended by fixtures: Milvus from its PyPI package (extra milvus-server), Milvus Lite."""
 
 from __future__ import annotations
 
@@ -40,10 +40,18 @@ def free_port() -> int:
 @contextlib.contextmanager
 def milvus_server(data: Path) -> Iterator[str]:
     """The address of a server that lives as long as the block."""
-    command = Path(sys.executable).with_name("milvus-server")
+    port = free_port()
     with _turn():
         _check_free(ETCD_PEER_PORT)
-        yield from _run(command, data, free_port())
+        yield from _run("milvus-server", ["--data", str(data), "--proxy-port", str(port)], data, port)
+
+
+@contextlib.contextmanager
+def lite_server(data: Path) -> Iterator[str]:
+    """The address of a `milvus-lite server`, which several processes may share, as long as the block."""
+    port = free_port()
+    options = ["server", "--data-dir", str(data / "lite"), "--host", "127.0.0.1", "--port", str(port)]
+    yield from _run("milvus-lite", options, data, port)
 
 
 @contextlib.contextmanager
@@ -72,10 +80,10 @@ def _check_free(port: int) -> None:
             raise RuntimeError(f"port {port} is taken, probably by another Milvus or etcd: stop it") from e
 
 
-def _run(command: Path, data: Path, port: int) -> Iterator[str]:
+def _run(command: str, options: list[str], data: Path, port: int) -> Iterator[str]:
     with (data / "server.log").open("wb") as log:
         supervisor = subprocess.Popen(
-            [sys.executable, "-c", SUPERVISOR, str(command), "--data", str(data), "--proxy-port", str(port)],
+            [sys.executable, "-c", SUPERVISOR, str(Path(sys.executable).with_name(command)), *options],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,

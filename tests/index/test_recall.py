@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import settings_of
+from conftest import SLOW_SERVERS, settings_of
 from index_helpers import FINGERPRINT, World, clustered, make_world, overlapping
 
 from skillmatch_ray.config import MilvusSettings
@@ -63,7 +63,7 @@ def _cheap(row: object, asked: Filters) -> bool:
     return row.daily_rate_eur <= asked.max_daily_rate_eur  # type: ignore[attr-defined,no-any-return]
 
 
-@pytest.fixture(params=["lite", pytest.param("server", marks=pytest.mark.slow)])
+@pytest.fixture(params=["lite", *SLOW_SERVERS])
 def backend(request: pytest.FixtureRequest) -> MilvusSettings:
     return settings_of(request)
 

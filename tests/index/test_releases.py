@@ -38,8 +38,8 @@ from skillmatch_ray.index.releases import (
 from skillmatch_ray.index.retriever import Retriever
 from skillmatch_ray.pipeline.vectors import read_vectors
 
-BOTH = pytest.mark.parametrize("milvus", ["lite", "server"], indirect=True)
-"""Also on the server in the default run; the others run there when slow tests do."""
+EACH = pytest.mark.parametrize("milvus", ["lite", "server", "lite-server"], indirect=True)
+"""On every backend in the default run; the others run on the servers when slow tests do."""
 
 
 def found(world: World, query: int = 0) -> str:
@@ -55,7 +55,7 @@ def change(world: World, rows: list[Freelancer], vectors: np.ndarray) -> None:
     world.rows, world.vectors = rows, vectors
 
 
-@BOTH
+@EACH
 def test_the_life_of_releases(world: World) -> None:
     with pytest.raises(ReleaseError, match="no active release"):
         active_release(world.workspace)
