@@ -96,6 +96,10 @@ class EncodeSettings(Settings):
         return self
 
 
+Fusion = Literal["rrf", "weighted"]
+"""Reciprocal ranks added up (k = 60), or normalised scores, dense 0.7 and BM25 0.3."""
+
+
 class MilvusSettings(Settings):
     """Where vectors are searched, and how."""
 
@@ -110,6 +114,12 @@ class MilvusSettings(Settings):
     m: int = Field(32, ge=2, le=2048, description="links of an HNSW node; servers")
     ef_construction: int = Field(200, ge=8, description="candidates looked at while HNSW is built; servers")
     ef: int = Field(512, ge=8, description="least number of candidates that an HNSW search looks at; servers")
+    bm25: bool = Field(
+        default=False, description="build indexes with a BM25 column too; Milvus Lite, servers since 2.5"
+    )
+    hybrid: dict[str, Fusion] = Field(
+        {}, description="language of a brief -> how its dense and BM25 rankings are fused; needs milvus.bm25"
+    )
     timeout_s: float = Field(10.0, gt=0, description="of one search or small write")
     build_timeout_s: float = Field(3600.0, gt=0, description="of flushing, building and loading an index")
     insert_mb: float = Field(8.0, gt=0, le=48, description="bytes of one insert; servers refuse more than 64 MB")

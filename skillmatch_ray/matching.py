@@ -131,7 +131,9 @@ class Engine:
         """
         filters = filters if filters is not None else Filters.from_project(project)
         vector = self.matcher.encode_projects([project])[0]
-        found: SearchResult = self.retriever.search(vector, filters, top_k, fingerprint=self.matcher.fingerprint)
+        found: SearchResult = self.retriever.search(
+            vector, filters, top_k, fingerprint=self.matcher.fingerprint, brief=project
+        )
         matches = [Match(c, self._explain(project, c) if explain else None) for c in found.candidates]
         return MatchResult(project, filters, matches, found.exhausted, self.retriever.release.name)
 

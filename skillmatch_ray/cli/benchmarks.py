@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from skillmatch_ray.cli.options import ConfigOption, ReportOption, SetOption, WorkspaceOption, finish, settings
+from skillmatch_ray.cli.options import (
+    ConfigOption,
+    DatasetOption,
+    ReportOption,
+    SetOption,
+    WorkspaceOption,
+    finish,
+    settings,
+)
 from skillmatch_ray.console import console, progress_bar
 from skillmatch_ray.errors import ConfigError
 from skillmatch_ray.files import read_json
@@ -71,6 +79,26 @@ def benchmark_rates(
         settings(config, overrides), machine=machine, documents=documents or bench.DEFAULT_DOCUMENTS, report=report
     )
     console().print_json(data=[rate.model_dump(mode="json") for rate in found])
+
+
+@benchmarks.command("hybrid", epilog="Example: skillmatch benchmark hybrid --workspace workspace -d workspace/dataset")
+def benchmark_hybrid(
+    *,
+    dataset: DatasetOption,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """Dense search against dense and BM25 fused, by pair of languages; prints the `milvus.hybrid` that helps."""
+    from skillmatch_ray.benchmarks import hybrid as bench
+    from skillmatch_ray.dataset import Dataset
+
+    with progress_bar("hybrid") as advance:
+        resolved = settings(config, overrides, workspace=workspace)
+        found = bench.benchmark_hybrid(resolved, Dataset(dataset), report=report, progress=advance)
+    console().print(found.render())
+    console().print(f"surely better: milvus.hybrid={found.content['recommended']}")
 
 
 @benchmarks.command("serve", epilog="Example: skillmatch benchmark serve --workspace workspace --seconds 10")

@@ -11,24 +11,29 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skillmatch_ray.config import MilvusSettings
+from skillmatch_ray.config import Fusion, MilvusSettings
 from skillmatch_ray.errors import LockedError, MilvusError
 from skillmatch_ray.files import owner_lock
 from skillmatch_ray.index.filters import in_list
-from skillmatch_ray.index.schema import KEY, VECTOR, Column, Layout
+from skillmatch_ray.index.schema import BM25, KEY, VECTOR, WORDS, Column, Layout
 
 METRIC: Final = "IP"
 """Inner product: document vectors have length 1, and Milvus Lite normalises every row of a cosine scan again."""
 
 MAX_RESULTS: Final = 16_384
 """Rows that servers return at most for one search."""
+
+RRF_K: Final = 60
+WEIGHTS: Final = (0.7, 0.3)
+FUSED_AT_LEAST: Final = 200
+"""Rows of each ranking that are fused, however few are wanted."""
 
 _DELETED_AT_ONCE = 1000
 _PAGE_ROWS = 4000
@@ -157,14 +162,25 @@ class Backend:
         schema = MilvusClient.create_schema(auto_id=False)
         for column in layout.columns:
             schema.add_field(**_field(column))
+        if layout.bm25:
+            schema.add_function(_bm25())
         index = MilvusClient.prepare_index_params()
         wanted = self.index_settings(rows)
         if self.capabilities.lite:
             # pymilvus sends each parameter by itself; Milvus Lite 3.2 reads only those below the key "params".
             wanted = {**wanted, "params": {"params": wanted["params"]}}
         index.add_index(VECTOR, **wanted)
+        if layout.bm25:
+            index.add_index(BM25, index_type="SPARSE_INVERTED_INDEX", metric_type="BM25")
         create = self.client.create_collection
-        self._call(f"creating {collection}", create, collection, schema=schema, slow=True)
+        try:
+            self._call(f"creating {collection}", create, collection, schema=schema, slow=True)
+        except MilvusError as e:
+            if layout.bm25:
+                raise self._without_bm25() from e
+            raise
+        if layout.bm25 and not self._has_bm25(collection):
+            raise self._without_bm25()
         # Waiting for an index of no rows costs half a second, and Milvus Lite logs that it cannot tell the time.
         create = self.client.create_index
         self._call(f"indexing {collection}", create, collection, index_params=index, sync=False, slow=True)
@@ -172,6 +188,17 @@ class Backend:
         # loaded hands rows over from growing to indexed segments while it answers, and misses some meanwhile.
         if self.capabilities.lite:
             self.load(collection)
+
+    def _has_bm25(self, collection: str) -> bool:
+        """Whether the collection really computes BM25 weights; an old server could have left the function out."""
+        found = self._call(f"describing {collection}", self.client.describe_collection, collection)
+        return any(BM25 in function.get("output_field_names", ()) for function in found.get("functions", ()))
+
+    def _without_bm25(self) -> MilvusError:
+        return MilvusError(
+            f"Milvus at {self.place} (version {self.capabilities.version}) has no BM25: leave out milvus.bm25, or use "
+            "Milvus Lite or a server since 2.5"
+        )
 
     def index_settings(self, rows: int) -> dict[str, Any]:
         """Type, metric and parameters of the vector index for about so many rows."""
@@ -303,6 +330,41 @@ class Backend:
         found = self._call(f"searching {collection}", self.client.search, **call, **options)
         return [[_hit(hit) for hit in hits] for hits in found]
 
+    def fuse(
+        self,
+        collection: str,
+        vector: NDArray[np.float32],
+        words: str,
+        *,
+        fusion: Fusion,
+        expression: str,
+        limit: int,
+        parameters: Mapping[str, Any],
+        fields: Sequence[str],
+    ) -> list[Hit]:
+        """The best `limit` rows in the fused ranking of a (D,) vector and of words, each hit with its inner product."""
+        from pymilvus import AnnSearchRequest, RRFRanker, WeightedRanker
+
+        depth = min(MAX_RESULTS, max(limit, FUSED_AT_LEAST))
+        dense = {"metric_type": METRIC, "params": dict(parameters)}
+        requests = [
+            AnnSearchRequest(data=[vector], anns_field=VECTOR, param=dense, limit=depth, expr=expression),
+            AnnSearchRequest(
+                data=[words], anns_field=BM25, param={"metric_type": "BM25"}, limit=depth, expr=expression
+            ),
+        ]
+        ranker = RRFRanker(RRF_K) if fusion == "rrf" else WeightedRanker(*WEIGHTS)
+        (hits,) = self._call(
+            f"searching {collection}",
+            self.client.hybrid_search,
+            collection,
+            requests,
+            ranker,
+            limit=limit,
+            output_fields=[VECTOR, *fields],
+        )
+        return [replace(hit, score=float(np.dot(vector, hit.fields[VECTOR]))) for hit in map(_hit, hits)]
+
     def set_alias(self, alias: str, collection: str) -> None:
         """Point the alias to the collection, atomically.
 
@@ -364,12 +426,20 @@ def _own(path: Path, purpose: str) -> Iterator[None]:
         ) from e
 
 
+def _bm25() -> Any:
+    from pymilvus import Function, FunctionType
+
+    return Function(name=BM25, function_type=FunctionType.BM25, input_field_names=[WORDS], output_field_names=[BM25])
+
+
 def _field(column: Column) -> dict[str, Any]:
     from pymilvus import DataType
 
     types = {
         "key": DataType.VARCHAR,
         "text": DataType.VARCHAR,
+        "words": DataType.VARCHAR,
+        "sparse": DataType.SPARSE_FLOAT_VECTOR,
         "vector": DataType.FLOAT_VECTOR,
         "bool": DataType.BOOL,
         "int8": DataType.INT8,
@@ -377,8 +447,10 @@ def _field(column: Column) -> dict[str, Any]:
         "double": DataType.DOUBLE,
     }
     field: dict[str, Any] = {"field_name": column.name, "datatype": types[column.type]}
-    if column.type in ("key", "text"):
+    if column.type in ("key", "text", "words"):
         field["max_length"] = column.size
+    if column.type == "words":
+        field["enable_analyzer"] = True
     if column.type == "vector":
         field["dim"] = column.size
     if column.name == KEY:

@@ -201,7 +201,7 @@ def _build(
     if not len(source):
         raise ReleaseError(f"dataset {dataset.root} has no freelancer to index")
     build = Build(config, store, name, source, progress)
-    layout = Layout(dim, frequent_languages(source.languages))
+    layout = Layout(dim, frequent_languages(source.languages), config.milvus.bm25)
     started = time.perf_counter()
     with build.open("building") as backend:
         sample, draw = build.fill(backend, layout)
@@ -228,6 +228,7 @@ def _build(
         backend=version,
         validation={**verdict.measured, "seconds": round(time.perf_counter() - started, 1)},
         journal_seq=max((entry.seq for entry in changes), default=0),
+        bm25=layout.bm25,
     )
     source.discard()
     store.write(release)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from skillmatch_ray.config import Fusion
 from skillmatch_ray.index.backend import MAX_RESULTS, IndexType
 from skillmatch_ray.index.filters import (
     NO_RADIUS,
@@ -75,6 +76,7 @@ class SearchPlan:
         rows: in the collection.
         pages: searches that were needed.
         looked_at: rows that came back.
+        fusion: with the ranking by BM25, or None.
     """
 
     mode: Mode
@@ -85,6 +87,7 @@ class SearchPlan:
     rows: int
     pages: int = 1
     looked_at: int = 0
+    fusion: Fusion | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For reports and responses."""

@@ -43,6 +43,7 @@ class Release(BaseModel):
         backend: version of Milvus that it was built with.
         validation: what the gate measured.
         journal_seq: last change of the journal that it was built with.
+        bm25: whether it holds the words of profiles too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -61,6 +62,7 @@ class Release(BaseModel):
     backend: str
     validation: dict[str, Any]
     journal_seq: int
+    bm25: bool = False
 
     @property
     def kind(self) -> Literal["lite", "server"]:
@@ -75,7 +77,7 @@ class Release(BaseModel):
     @property
     def layout(self) -> Layout:
         """Its columns."""
-        return Layout(self.dim, self.languages)
+        return Layout(self.dim, self.languages, self.bm25)
 
     def as_dict(self) -> dict[str, Any]:
         """For reports."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from skillmatch_ray.config import Config
 from skillmatch_ray.dataset import Dataset
-from skillmatch_ray.documents import Freelancer
+from skillmatch_ray.documents import Freelancer, Project
 from skillmatch_ray.errors import FingerprintError, ReleaseError
 from skillmatch_ray.index.backend import MAX_RESULTS, Backend, Hit
 from skillmatch_ray.index.filters import (
@@ -34,7 +34,7 @@ from skillmatch_ray.index.plan import ColumnSample, SearchPlan, make_plan
 from skillmatch_ray.index.release import Release, ReleaseStore
 from skillmatch_ray.index.releases import active_release
 from skillmatch_ray.index.replay import LazyEncoder, replay
-from skillmatch_ray.index.schema import CHECKED, KEY, VECTOR, split_languages
+from skillmatch_ray.index.schema import CHECKED, KEY, VECTOR, document_words, split_languages
 from skillmatch_ray.index.source import check_vectors
 from skillmatch_ray.index.update import UpdateReport, write_changes
 from skillmatch_ray.workspace import Workspace
@@ -74,6 +74,19 @@ class SearchResult:
     plan: SearchPlan | None = None
 
 
+@dataclass(frozen=True)
+class Query:
+    """What is searched for.
+
+    Attributes:
+        vector: (D,).
+        words: for BM25; empty where only the vector counts.
+    """
+
+    vector: Vector
+    words: str
+
+
 class Retriever:
     """The one owner of an open index; thread-safe.
 
@@ -84,7 +97,7 @@ class Retriever:
     Raises:
         LockedError: if another process owns the embedded database; the message names it.
         MilvusError: if the server does not answer.
-        ReleaseError: if there is no release.
+        ReleaseError: if there is no release, or it lacks the BM25 column that `milvus.hybrid` needs.
     """
 
     def __init__(self, config: Config, release: Release | None = None) -> None:
@@ -95,6 +108,11 @@ class Retriever:
         self._encode = LazyEncoder(self.release.model_dir)
         self._writing = threading.RLock()
         self._columns = set(self.release.languages)
+        if config.milvus.hybrid and not self.release.bm25:
+            raise ReleaseError(
+                f"milvus.hybrid is set, but release {self.release.name} was built without BM25: "
+                "run `skillmatch reindex` with milvus.bm25=true, or leave out milvus.hybrid"
+            )
         self._sample = ColumnSample(pq.read_table(self._store.sample_file(self.release.name)).to_pydict())
         self._backend = self._store.open(self.release, config.milvus, "searching")
         try:
@@ -120,6 +138,7 @@ class Retriever:
         *,
         fingerprint: str,
         plan: bool = False,
+        brief: Project | None = None,
     ) -> SearchResult:
         """The best freelancers who pass every filter.
 
@@ -129,6 +148,7 @@ class Retriever:
             top_k: candidates wanted.
             fingerprint: of the model that made `vector`.
             plan: whether to tell how it was searched.
+            brief: what `vector` was made from; its words count too where `milvus.hybrid` names its language.
 
         Raises:
             FingerprintError: if `vector` is of another space.
@@ -141,7 +161,9 @@ class Retriever:
         shares = self._sample.shares(filters, compiled)
         ef = self.config.milvus.ef
         chosen = make_plan(compiled, shares, self._rows, top_k, self.release.index_type, ef)
-        hits, exhausted, chosen = self._collect(vector, filters, compiled, chosen, top_k)
+        chosen = replace(chosen, fusion=self.config.milvus.hybrid.get(brief.language or "") if brief else None)
+        query = Query(vector, document_words(brief) if brief and chosen.fusion else "")
+        hits, exhausted, chosen = self._collect(query, filters, compiled, chosen, top_k)
         candidates = [Candidate(hit.id, float(hit.score), json.loads(hit.fields["payload"])) for hit in hits]
         return SearchResult(candidates, exhausted, chosen if plan else None)
 
@@ -157,7 +179,7 @@ class Retriever:
             raise ReleaseError(f"top_k ({top_k}) must be at least 1")
 
     def _collect(
-        self, vector: Vector, filters: Filters, compiled: CompiledFilters, plan: SearchPlan, top_k: int
+        self, query: Query, filters: Filters, compiled: CompiledFilters, plan: SearchPlan, top_k: int
     ) -> tuple[list[Hit], bool, SearchPlan]:
         """Page on until `top_k` hits survive the checks or there are no more."""
         fields = ["payload", *(CHECKED if not compiled.exact else ())]
@@ -166,7 +188,7 @@ class Retriever:
         limit, pages = plan.limit, 0
         while True:
             expression = exclude(plan.expression, seen) if seen else plan.expression
-            hits = self._page(vector, expression, limit, plan, fields)
+            hits = self._page(query, expression, limit, plan, fields)
             pages += 1
             kept += hits if compiled.exact else [hit for hit in hits if survives(hit.fields, filters, compiled)]
             seen += [hit.id for hit in hits]
@@ -176,9 +198,20 @@ class Retriever:
                 return kept[:top_k], last and len(kept) < top_k, done
             limit = min(MAX_RESULTS, limit * _PAGE_GROWTH)
 
-    def _page(self, vector: Vector, expression: str, limit: int, plan: SearchPlan, fields: Sequence[str]) -> list[Hit]:
+    def _page(self, query: Query, expression: str, limit: int, plan: SearchPlan, fields: Sequence[str]) -> list[Hit]:
         """One search; fewer rows than `limit` come only where fewer fulfil the expression."""
-        collection = self.release.collection
+        collection, vector = self.release.collection, query.vector
+        if plan.fusion:
+            return self._backend.fuse(
+                collection,
+                vector,
+                query.words,
+                fusion=plan.fusion,
+                expression=expression,
+                limit=limit,
+                parameters=plan.parameters,
+                fields=fields,
+            )
         navigated = self.release.index_type == "HNSW"
         if navigated and plan.mode == "exact":
             return self._compare(vector, expression, limit, fields)

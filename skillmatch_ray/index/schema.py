@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from skillmatch_ray.documents import Freelancer
+from skillmatch_ray.documents import Document, Freelancer
 from skillmatch_ray.index.filters import (
     NO_RADIUS,
     UNKNOWN_DAY,
@@ -30,7 +30,10 @@ MAX_LANGUAGE_COLUMNS: Final = 30
 KEY: Final = "freelancer_id"
 VECTOR: Final = "vector"
 
-ColumnType = Literal["key", "vector", "text", "bool", "int8", "int64", "double"]
+WORDS: Final = "words"
+BM25: Final = "bm25"
+
+ColumnType = Literal["key", "vector", "text", "words", "sparse", "bool", "int8", "int64", "double"]
 
 _ID_BYTES = 1024  # 256 characters of at most 4 bytes
 _PAYLOAD_BYTES = 16_384
@@ -48,7 +51,7 @@ class Column:
 
     Attributes:
         name: of the field.
-        type: as servers since 2.3 and Milvus Lite know it.
+        type: as servers since 2.3 and Milvus Lite know it; "words" is a text that BM25 reads, "sparse" its weights.
         size: bytes of a text, dimensions of a vector.
     """
 
@@ -86,22 +89,26 @@ class Layout:
     Attributes:
         dim: D of the vectors.
         languages: those that have a BOOL column, sorted.
+        bm25: whether the words of profiles are indexed too.
     """
 
     dim: int
     languages: tuple[str, ...]
+    bm25: bool = False
 
     @property
     def columns(self) -> tuple[Column, ...]:
         """All columns, the key first."""
         languages = (Column(language_column(language), "bool") for language in self.languages)
-        return (Column(KEY, "key", _ID_BYTES), Column(VECTOR, "vector", self.dim), *SCALARS, *languages)
+        words = (Column(WORDS, "words", _PROFILE_BYTES), Column(BM25, "sparse")) if self.bm25 else ()
+        return (Column(KEY, "key", _ID_BYTES), Column(VECTOR, "vector", self.dim), *SCALARS, *languages, *words)
 
     def entity(self, scalars: Mapping[str, Any], vector: Any) -> dict[str, Any]:
         """A row to insert: `scalars` (of `scalar_values`), the vector, and the language columns."""
         spoken = set(split_languages(scalars["languages"]))
         flags = {language_column(language): language in spoken for language in self.languages}
-        return {**scalars, VECTOR: vector, **flags}
+        words = {WORDS: profile_words(scalars["profile"])} if self.bm25 else {}
+        return {**scalars, VECTOR: vector, **flags, **words}
 
 
 def scalar_values(freelancer: Freelancer) -> dict[str, Any]:
@@ -162,6 +169,16 @@ def stored_profile(freelancer: Freelancer) -> str:
     whole = freelancer.model_dump(mode="json", include=fields, exclude_none=True)
     texts = (json.dumps(_shortened(whole, cut), ensure_ascii=False, separators=(",", ":")) for cut in _PROFILE_CUTS)
     return next((text for text in texts if len(text.encode()) <= _PROFILE_BYTES), "{}")
+
+
+def profile_words(profile: str) -> str:
+    """The texts of all sections of a stored profile; shorter than the profile itself, so that they fit too."""
+    return document_words(Freelancer.model_validate_json(profile)) if profile != "{}" else ""
+
+
+def document_words(document: Document) -> str:
+    """What BM25 reads of a freelancer or a project."""
+    return "\n".join(section.text for section in document.sections())
 
 
 def _shortened(value: Any, cut: int) -> Any:

@@ -87,7 +87,9 @@ class Encoder(Protocol):
 class Searcher(Protocol):
     """The index, wherever it is open."""
 
-    async def search(self, vector: Vector, filters: Filters, top_k: int, fingerprint: str) -> Found:
+    async def search(
+        self, vector: Vector, filters: Filters, top_k: int, fingerprint: str, brief: Project | None = None
+    ) -> Found:
         """Candidates from the index of the vector's space."""
 
     async def similar(self, freelancer_id: str, top_k: int) -> Found | None:
@@ -231,7 +233,7 @@ async def answer_match(
     filters = request.filters if request.filters is not None else Filters.from_project(request.project)
     vector, fingerprint = await encoder.encode(request.project)
     clock.lap("encode")
-    found = await searcher.search(vector, filters, request.top_k, fingerprint)
+    found = await searcher.search(vector, filters, request.top_k, fingerprint, request.project)
     clock.lap("search")
     reasons: dict[str, dict[str, Any]] = {}
     if request.explain:

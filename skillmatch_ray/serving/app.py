@@ -89,9 +89,11 @@ class IndexRetriever:
         self.service = RetrieverService(resolved)
         self._stop_following = follow_forever(self.service.follow, resolved.serving.release_poll_s)
 
-    async def search(self, vector: Vector, filters: Filters, top_k: int, fingerprint: str) -> Found:
+    async def search(
+        self, vector: Vector, filters: Filters, top_k: int, fingerprint: str, brief: Project | None = None
+    ) -> Found:
         """Candidates from the index of the vector's space."""
-        return await asyncio.to_thread(self.service.search, vector, filters, top_k, fingerprint)
+        return await asyncio.to_thread(self.service.search, vector, filters, top_k, fingerprint, brief)
 
     async def similar(self, freelancer_id: str, top_k: int) -> Found | None:
         """Freelancers like one."""

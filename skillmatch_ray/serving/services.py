@@ -237,7 +237,9 @@ class RetrieverService:
                 "built_at": release.built_at.isoformat(),
             }
 
-    def search(self, vector: Vector, filters: Filters, top_k: int, fingerprint: str) -> Found:
+    def search(
+        self, vector: Vector, filters: Filters, top_k: int, fingerprint: str, brief: Project | None = None
+    ) -> Found:
         """Candidates, from the index of the vector's own space.
 
         Raises:
@@ -245,7 +247,7 @@ class RetrieverService:
             MilvusError: if it does not answer.
         """
         with self._use(fingerprint) as retriever:
-            result = retriever.search(vector, filters, top_k, fingerprint=fingerprint, plan=True)
+            result = retriever.search(vector, filters, top_k, fingerprint=fingerprint, plan=True, brief=brief)
             return Found(retriever.release.name, fingerprint, result)
 
     def similar(self, freelancer_id: str, top_k: int) -> Found | None:
