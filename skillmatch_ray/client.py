@@ -28,17 +28,19 @@ class Service:
 
     Args:
         url: as `skillmatch serve` prints it.
+
+    Raises:
+        ServiceError: if `url` is no address.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
+        if not self.url.startswith(("http://", "https://")):
+            raise ServiceError(f"--url {url!r} is no address: give it as http://HOST:PORT")
         key = os.environ.get(API_KEY_VARIABLE)
-        try:
-            self._http = httpx.Client(
-                base_url=self.url, timeout=_TIMEOUT_S, headers={"X-API-Key": key} if key else None, trust_env=False
-            )
-        except (httpx.InvalidURL, ValueError) as e:
-            raise ServiceError(f"--url {url!r} is no address: {e}. Give it as http://HOST:PORT.") from e
+        headers = {"X-API-Key": key} if key else None
+        # No proxy of the environment: a service on loopback is not reached through one.
+        self._http = httpx.Client(base_url=self.url, timeout=_TIMEOUT_S, headers=headers, trust_env=False)
 
     def match(self, project: Project, *, top_k: int, explain: bool) -> dict[str, Any]:
         """The service's answer to one brief, under the wishes of the project itself."""
@@ -103,7 +105,7 @@ class Service:
             raise ServiceError(f"the service at {self.url} gave no answer to {path} in {_TIMEOUT_S:.0f} s") from e
         except httpx.HTTPError as e:
             raise ServiceError(
-                f"no service at {self.url}: {e}. Start it with `skillmatch serve`, or correct --url."
+                f"no service at {self.url}: {e}. Start it with `skillmatch serve`, or correct --url"
             ) from e
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 
@@ -87,8 +88,7 @@ def test_changed_rows_are_written_by_the_service(address, config):
     service, dataset = Service(address), Dataset(config.workspace / "dataset")
     rows = [row.model_dump(mode="json") for row in dataset.read(FREELANCERS)]
     rows[3]["country"] = "IS"
-    for part in dataset.parts(FREELANCERS):
-        part.unlink()
+    shutil.rmtree(dataset.root / "freelancers")
     (dataset.root / "freelancers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = service.update(dataset)
     assert (done["upserted"], done["deleted"], done["unchanged"]) == (1, 0, len(rows) - 1)
