@@ -91,6 +91,15 @@ def evaluate_model(
         return evaluate_directory(config, dataset, model_dir, peers=peers, progress=advance)
 
 
+def write_evaluation_page(config: Config, report: EvaluationReport, model_dir: Path, directory: Path) -> Path:
+    """One self-contained HTML page of an evaluation; the file."""
+    from skillmatch_ray.evaluation.page import write_page
+    from skillmatch_ray.model.matcher import read_model_config
+
+    model = {"directory": str(model_dir), **read_model_config(model_dir)}
+    return write_page(report, directory, {"model": model, **provenance(config)})
+
+
 def index_vectors(config: Config, dataset: Dataset, model_dir: Path, url: str | None = None) -> dict[str, Any]:
     """Build an index of the model's vectors, validate it, and make it the active release, through `url` if given."""
     release = build_index(config, dataset, model_dir)

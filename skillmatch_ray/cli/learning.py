@@ -73,7 +73,7 @@ def encode(
 
 @app.command(
     rich_help_panel="Model",
-    epilog="Example: skillmatch evaluate --workspace workspace --dataset data --report report.json",
+    epilog="Example: skillmatch evaluate --workspace workspace --dataset data --report report.json --html page",
 )
 def evaluate(
     *,
@@ -87,14 +87,18 @@ def evaluate(
     config: ConfigOption = None,
     overrides: SetOption = None,
     report: ReportOption = None,
+    html: Annotated[Path | None, typer.Option(help="Also write one page with plots and failures here.")] = None,
 ) -> None:
     """Measure a model beside five untrained floors and its peers, on a dataset with judgements or interactions."""
     from skillmatch_ray.dataset import Dataset
-    from skillmatch_ray.stages import evaluate_model, model_of
+    from skillmatch_ray.stages import evaluate_model, model_of, write_evaluation_page
 
     if (model is None) == (workspace is None):
         raise ConfigError("give either --model DIR or --workspace DIR (its active release)")
     resolved = settings(config, overrides, workspace=workspace)
-    found = evaluate_model(resolved, Dataset(dataset), model or model_of(resolved), peer or ())
+    directory = model or model_of(resolved)
+    found = evaluate_model(resolved, Dataset(dataset), directory, peer or ())
     console().print(found.render())
+    if html:
+        console().print(f"page: {write_evaluation_page(resolved, found, directory, html)}")
     finish(report, {"evaluation": found.as_dict()})

@@ -23,6 +23,8 @@ from skillmatch_ray.evaluation.truth import RELEVANT_GRADE
 
 MODEL: Final = "model"
 GROUP_METRICS: Final = ("map", f"category_overlap@{TOP}", f"skill_overlap@{TOP}")
+LEAST_TO_RESAMPLE: Final = 5
+"""Of fewer projects a group has no intervals: resampling one project says that nothing varies."""
 CURVE_PLACES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 Figures = Mapping[str, Mapping[str, Values]]
@@ -113,8 +115,14 @@ def _group(figures: Figures, rows: Sequence[int], seed: int) -> dict[str, Any]:
     return {
         "projects": len(rows),
         **{m: {system: _mean(table[m][rows]) for system, table in figures.items()} for m in GROUP_METRICS},
-        "intervals": _intervals(figures, rows, seed),
+        "intervals": _group_intervals(figures, rows, seed),
     }
+
+
+def _group_intervals(figures: Figures, rows: Sequence[int], seed: int) -> dict[str, dict[str, Any]]:
+    if len(rows) < LEAST_TO_RESAMPLE:
+        return {system: dict.fromkeys(table) for system, table in figures.items()}
+    return _intervals(figures, rows, seed)
 
 
 def _per_subset(task: Task, figures: Figures, seed: int) -> dict[str, Any]:
@@ -124,7 +132,11 @@ def _per_subset(task: Task, figures: Figures, seed: int) -> dict[str, Any]:
         rows = [q for q, project in enumerate(task.projects) if project.id in ids]
         if rows:
             systems = {system: _means(table, rows) for system, table in figures.items()}
-            result[name] = {"projects": len(rows), "systems": systems, "intervals": _intervals(figures, rows, seed)}
+            result[name] = {
+                "projects": len(rows),
+                "systems": systems,
+                "intervals": _group_intervals(figures, rows, seed),
+            }
     return result
 
 
@@ -170,5 +182,5 @@ def _pair(systems: Mapping[str, Sequence[float]], seed: int) -> dict[str, Any]:
     return {
         "projects": len(rows),
         "map": {name: _mean(table["map"]) for name, table in tables.items()},
-        "intervals": {name: found["map"] for name, found in _intervals(tables, rows, seed).items()},
+        "intervals": {name: found["map"] for name, found in _group_intervals(tables, rows, seed).items()},
     }
