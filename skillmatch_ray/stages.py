@@ -31,10 +31,18 @@ def model_of(config: Config) -> Path:
     return Path(active_release(Workspace(config.workspace)).model_dir)
 
 
+def living(config: Config, dataset: Dataset) -> Dataset:
+    """The dataset without those who were deleted online."""
+    from skillmatch_ray.index import living as rule
+
+    return rule.living(Workspace(config.workspace), dataset)
+
+
 def cache_states(config: Config, dataset: Dataset) -> Any:
     """Token states of every section of the dataset that the workspace does not have yet."""
     from skillmatch_ray.pipeline.token_states import cache_token_states
 
+    dataset = living(config, dataset)
     with progress_bar("token states") as advance:
         return cache_token_states(dataset, config, Workspace(config.workspace).token_states, progress=advance)
 
@@ -56,7 +64,7 @@ def train_model(config: Config, dataset: Dataset, model_dir: Path) -> TrainRepor
                     line["step"], steps, f"loss {line['loss']:.3f}, {line['tokens'] / line['seconds']:.0f} tokens/s"
                 )
 
-        report = train(config, dataset, workspace.token_states, model_dir, run_dir, progress=follow)
+        report = train(config, living(config, dataset), workspace.token_states, model_dir, run_dir, progress=follow)
     write_json(run_dir / "provenance.json", provenance(config))
     return report
 
@@ -69,7 +77,7 @@ def encode_vectors(config: Config, dataset: Dataset, model_dir: Path, out: Path 
     out = out or vectors_of(config, model_dir)
     store = workspace.token_states if workspace.token_states.is_dir() else None
     with progress_bar("encoding") as advance:
-        report = encode_freelancers(config, dataset, model_dir, out, store_dir=store, progress=advance)
+        report = encode_freelancers(config, living(config, dataset), model_dir, out, store_dir=store, progress=advance)
     write_json(out / "provenance.json", provenance(config))
     return report
 

@@ -39,6 +39,26 @@ def serve(
     serve_forever(settings(config, overrides, workspace=workspace))
 
 
+@app.command(rich_help_panel="Operation", epilog="Example: skillmatch compact --workspace workspace --dataset data")
+def compact(
+    *,
+    dataset: DatasetOption,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """Erase deleted freelancers from journal, vectors and token states, and shorten the journal."""
+    from skillmatch_ray.dataset import Dataset
+    from skillmatch_ray.index.compaction import compact as forget
+    from skillmatch_ray.workspace import Workspace
+
+    resolved = settings(config, overrides, workspace=workspace)
+    done = forget(resolved, Workspace(resolved.workspace), Dataset(dataset))
+    console().print(done.render())
+    finish(report, done.as_dict())
+
+
 @app.command(rich_help_panel="Operation", epilog="Example: skillmatch nightly --workspace workspace --dataset data")
 def nightly(
     *,

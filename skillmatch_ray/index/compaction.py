@@ -39,16 +39,31 @@ class CompactionReport:
         vectors: rows of vectors of deleted freelancers.
         sections: cached token states that only deleted freelancers had.
         waiting: indexes in use elsewhere; their owners apply the deletes themselves.
+        holding: releases built before a delete. Nobody finds the deleted there, but Milvus Lite never writes its
+            files anew, and a server does so when it likes: their rows are gone with the release (`release prune`).
     """
 
     changes: int
     vectors: int
     sections: int
     waiting: tuple[str, ...]
+    holding: tuple[str, ...]
 
     def as_dict(self) -> dict[str, object]:
         """For reports."""
         return asdict(self)
+
+    def render(self) -> str:
+        """Sentences for people."""
+        told = [f"erased: {self.vectors} vectors, {self.sections} cached sections, {self.changes} lines of the journal"]
+        if self.waiting:
+            told.append(f"in use, and brought up to date by their owners: {', '.join(self.waiting)}")
+        if self.holding:
+            told.append(
+                f"files that keep deleted rows, which nobody finds, until `skillmatch reindex` and `skillmatch release "
+                f"prune` remove them: {', '.join(self.holding)}"
+            )
+        return "\n".join(told)
 
 
 def compact(config: Config, workspace: Workspace, dataset: Dataset | None = None) -> CompactionReport:
@@ -66,14 +81,19 @@ def compact(config: Config, workspace: Workspace, dataset: Dataset | None = None
     """
     store = ReleaseStore(workspace)
     with store.building("skillmatch compaction"):
-        deleted = {key for key, entry in store.journal.state().items() if entry.op == "delete"}
+        deleted = store.journal.deleted()
         waiting = tuple(release.name for release in store.all() if not _catch_up(config, store, release))
         vectors = sum(erase_vectors(path.parent, deleted) for path in workspace.root.glob(f"vectors/*/{HEADER_FILE}"))
         sections = 0
         if dataset is not None and deleted and workspace.token_states.is_dir():
             doomed = _only_theirs(dataset, deleted, config.backbone.freelancer_prefix)
             sections = erase_sections(workspace.token_states, doomed)
-        return CompactionReport(store.journal.compact(), vectors, sections, waiting)
+        return CompactionReport(store.journal.compact(), vectors, sections, waiting, _holding(store))
+
+
+def _holding(store: ReleaseStore) -> tuple[str, ...]:
+    newest = max((entry.seq for entry in store.journal.state().values() if entry.op == "delete"), default=0)
+    return tuple(release.name for release in store.all() if release.journal_seq < newest)
 
 
 def _catch_up(config: Config, store: ReleaseStore, release: Release) -> bool:

@@ -144,6 +144,10 @@ class Journal:
         """The last word on each freelancer: key -> entry."""
         return {entry.key: entry for entry in self.read()[0]}
 
+    def deleted(self) -> frozenset[str]:
+        """`id_key`s of those who were deleted, and did not come again by themselves."""
+        return frozenset(key for key, entry in self.state().items() if entry.op == "delete")
+
     def last_seq(self) -> int:
         """Sequence number of the newest change; 0 where there is none."""
         last = 0

@@ -19,11 +19,13 @@ from index_helpers import (
 )
 
 from skillmatch_ray.config import MilvusSettings
+from skillmatch_ray.dataset import FREELANCERS, TableReport
 from skillmatch_ray.documents import Freelancer
 from skillmatch_ray.errors import DatasetError, FingerprintError, LockedError, MilvusError, ReleaseError
 from skillmatch_ray.index.backend import Backend
 from skillmatch_ray.index.compaction import compact
 from skillmatch_ray.index.gate import ExactTop, GoldenQuery
+from skillmatch_ray.index.living import living
 from skillmatch_ray.index.release import ReleaseStore
 from skillmatch_ray.index.releases import (
     activate,
@@ -267,6 +269,8 @@ def test_compaction_erases_a_deleted_person(tmp_path: Path) -> None:
         retriever.delete("f000004")
     report = compact(world.config, world.workspace, world.dataset)
     assert (report.vectors, report.sections, report.waiting) == (1, 1, ())
+    assert report.holding == (active_release(world.workspace).name,)
+    assert report.holding[0] in report.render()
     ids = [freelancer for table in read_vectors(world.vectors_dir) for freelancer in table[0].to_pylist()]
     assert sorted(ids) == [row.id for row in world.rows if row.id != "f000004"]
     for part in world.vectors_dir.glob("part-*.parquet"):
@@ -278,6 +282,14 @@ def test_compaction_erases_a_deleted_person(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.get("passage: expert 3").numpy(), states[3:].numpy())
     assert compact(world.config, world.workspace, world.dataset).vectors == 0
     assert world.release().rows == 59  # the dataset still has them; they do not come back
+    assert world.release().rows == 59
+    prune(world.workspace, world.config, keep=0)
+    assert compact(world.config, world.workspace, world.dataset).holding == ()
+    counted = TableReport("freelancers")
+    assert "f000004" not in [
+        row.freelancer_id for row in living(world.workspace, world.dataset).read(FREELANCERS, counted)
+    ]
+    assert (counted.rows, counted.good) == (59, 59)
 
 
 def test_changes_of_another_model_are_encoded_anew(tmp_path: Path, tiny_backbone, tiny_settings) -> None:  # type: ignore[no-untyped-def]
