@@ -36,6 +36,7 @@ FUSED_AT_LEAST: Final = 200
 """Rows of each ranking that are fused, however few are wanted."""
 
 _DELETED_AT_ONCE = 1000
+_STATE_TIMEOUT_S = 2.0
 _PAGE_ROWS = 4000
 
 IndexType = Literal["FLAT", "IVF_FLAT", "HNSW"]
@@ -144,13 +145,41 @@ class Backend:
         self.close()
 
     def _call(
-        self, action: str, call: Callable[..., ResultT], *args: Any, slow: bool = False, **kwargs: Any
+        self,
+        action: str,
+        call: Callable[..., ResultT],
+        *args: Any,
+        slow: bool = False,
+        timeout_s: float | None = None,
+        **kwargs: Any,
     ) -> ResultT:
-        timeout = self.settings.build_timeout_s if slow else self.settings.timeout_s
+        timeout = timeout_s or (self.settings.build_timeout_s if slow else self.settings.timeout_s)
         try:
             return call(*args, timeout=timeout, **kwargs)
         except Exception as e:
             raise MilvusError(f"Milvus at {self.place}, {action}, failed: {getattr(e, 'message', None) or e}") from e
+
+    def _read(self, action: str, call: Callable[..., ResultT], collection_name: str, **options: Any) -> ResultT:
+        """A call that needs a loaded collection; one that lost it with a restart of its server gets it back."""
+        action = f"{action} {collection_name}"
+        try:
+            return self._call(action, call, collection_name, **options)
+        except MilvusError:
+            if not self._reloaded(collection_name):
+                raise
+            return self._call(action, call, collection_name, **options)
+
+    def _reloaded(self, collection: str) -> bool:
+        """Whether a collection had been let go of and is loaded again; a server that is gone is not waited for."""
+        patience_s = min(_STATE_TIMEOUT_S, self.settings.timeout_s)
+        try:
+            found = self._call("asked for its state", self.client.get_load_state, collection, timeout_s=patience_s)
+        except MilvusError:  # the call before has told what is wrong
+            return False
+        if found["state"].name != "NotLoad":
+            return False
+        self.load(collection)
+        return True
 
     def create(self, collection: str, layout: Layout, rows: int) -> None:
         """Make an empty collection with its index; an index on a million existing rows outlives the connection.
@@ -248,7 +277,7 @@ class Backend:
         """Delete rows by key; unknown keys are ignored."""
         for start in range(0, len(ids), _DELETED_AT_ONCE):
             some = in_list(KEY, ids[start : start + _DELETED_AT_ONCE])
-            self._call(f"deleting from {collection}", self.client.delete, collection, filter=some)
+            self._read("deleting from", self.client.delete, collection, filter=some)
 
     def load(self, collection: str) -> None:
         """Make the collection searchable; needed after every opening."""
@@ -265,8 +294,8 @@ class Backend:
 
     def count(self, collection: str, expression: str = "", consistency: str = "Strong") -> int:
         """Rows that fulfil the expression; with "Strong", every acknowledged write included."""
-        rows = self._call(
-            f"counting {collection}",
+        rows = self._read(
+            "counting",
             self.client.query,
             collection,
             filter=expression,
@@ -282,8 +311,8 @@ class Backend:
         """Rows by key, in no order; unknown keys are left out."""
         if not ids:
             return []
-        rows = self._call(
-            f"reading {collection}",
+        rows = self._read(
+            "reading",
             self.client.query,
             collection,
             filter=in_list(KEY, ids),
@@ -303,8 +332,8 @@ class Backend:
         digits = math.ceil(math.log(max(1, self.count(collection, expression, consistency) / _PAGE_ROWS), 16))
         condition = f"({expression}) and " if expression else ""
         for prefix in map("".join, itertools.product("0123456789abcdef", repeat=digits)):
-            page = self._call(
-                f"reading {collection}",
+            page = self._read(
+                "reading",
                 self.client.query,
                 collection,
                 filter=f'{condition}row_hash like "{prefix}%"',
@@ -327,7 +356,7 @@ class Backend:
     ) -> list[list[Hit]]:
         """The best `limit` rows for each of (n, D) vectors, best first; `options` go to pymilvus as they are."""
         call = search_call(collection, vectors, expression, limit, parameters, fields)
-        found = self._call(f"searching {collection}", self.client.search, **call, **options)
+        found = self._read("searching", self.client.search, **call, **options)
         return [[_hit(hit) for hit in hits] for hits in found]
 
     def fuse(
@@ -354,12 +383,12 @@ class Backend:
             ),
         ]
         ranker = RRFRanker(RRF_K) if fusion == "rrf" else WeightedRanker(*WEIGHTS)
-        (hits,) = self._call(
-            f"searching {collection}",
+        (hits,) = self._read(
+            "searching",
             self.client.hybrid_search,
             collection,
-            requests,
-            ranker,
+            reqs=requests,
+            ranker=ranker,
             limit=limit,
             output_fields=[VECTOR, *fields],
         )

@@ -47,9 +47,9 @@ def milvus_server(data: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def lite_server(data: Path) -> Iterator[str]:
+def lite_server(data: Path, port: int | None = None) -> Iterator[str]:
     """The address of a `milvus-lite server`, which several processes may share, as long as the block."""
-    port = free_port()
+    port = port or free_port()
     options = ["server", "--data-dir", str(data / "lite"), "--host", "127.0.0.1", "--port", str(port)]
     yield from _run("milvus-lite", options, data, port)
 

@@ -1,0 +1,43 @@
+"""A server that goes away and comes back while an index is open there."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from index_helpers import FINGERPRINT, clustered, make_world, random_rows
+from milvus_server import free_port, lite_server
+
+from skillmatch_ray.config import MilvusSettings
+from skillmatch_ray.documents import Freelancer
+from skillmatch_ray.errors import MilvusError
+from skillmatch_ray.index.filters import Filters
+from skillmatch_ray.index.retriever import Retriever
+
+TIMEOUT_S = 3.0
+QUERY = clustered(1, seed=3)[0]
+
+
+def test_a_server_that_went_is_told_in_bounded_time_and_found_again(tmp_path: Path) -> None:
+    port = free_port()
+    settings = MilvusSettings(uri=f"http://127.0.0.1:{port}", timeout_s=TIMEOUT_S)
+    world = make_world(tmp_path / "w", random_rows(60), clustered(60), settings)
+    newcomer = Freelancer(freelancer_id="new", headline="n")
+    with lite_server(tmp_path, port):
+        world.release()
+        retriever = Retriever(world.config)
+        before = retriever.search(QUERY, fingerprint=FINGERPRINT)
+    with pytest.raises(MilvusError, match=rf"127.0.0.1:{port}"):
+        retriever.search(QUERY, fingerprint=FINGERPRINT)
+    started = time.monotonic()
+    with pytest.raises(MilvusError):
+        retriever.search(QUERY, Filters(countries=("FR",)), fingerprint=FINGERPRINT)
+    assert time.monotonic() - started < 4 * TIMEOUT_S
+    with pytest.raises(MilvusError):  # accepted by the journal all the same
+        retriever.upsert(newcomer, QUERY, fingerprint=FINGERPRINT)
+    with lite_server(tmp_path, port):
+        after = retriever.search(QUERY, fingerprint=FINGERPRINT)
+        assert after.candidates[0].freelancer_id == "new"
+        assert after.candidates[1:] == before.candidates[:-1]
+        retriever.close()
