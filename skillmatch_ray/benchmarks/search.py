@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from skillmatch_ray.config import Config
 from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.documents import Freelancer
+from skillmatch_ray.errors import MilvusError
 from skillmatch_ray.files import hash_json, write_json
 from skillmatch_ray.index.backend import search_call
 from skillmatch_ray.index.filters import Filters, passes
@@ -43,6 +44,8 @@ DEEP_K = 100
 GRAPH_ROWS_AT_MOST = 200_000
 """Above, faiss would build its graph for an hour; it is left out, and the report says so."""
 GRAPH_M, GRAPH_EF_CONSTRUCTION, GRAPH_EF = 16, 200, 200
+_CHANGES = 30
+_FOUND_WITHIN_S = 60.0
 _ROWS_PER_PART = 20_000
 _CENTRES = 1000
 _SUBSPACE = 64
@@ -108,6 +111,7 @@ class SearchBenchmark:
         build: seconds, rows per second, disk, memory.
         workloads: selectivity -> figures.
         distance: distance filter -> figures; not in the keys above.
+        freshness: milliseconds from an online change to a search that finds it, the durable journal included.
         not_run: contestant -> why.
     """
 
@@ -120,6 +124,7 @@ class SearchBenchmark:
     build: dict[str, Any] = field(default_factory=dict)
     workloads: dict[str, Workload] = field(default_factory=dict)
     distance: dict[str, Workload] = field(default_factory=dict)
+    freshness: dict[str, float] = field(default_factory=dict)
     not_run: dict[str, str] = field(default_factory=dict)
 
 
@@ -175,6 +180,7 @@ def benchmark_search(
         try:
             with Retriever(config) as retriever:
                 _measure(result, population, retriever, graph)
+                result.freshness = _freshness(retriever, config.seed)
                 result.build["memory_mb"] = round(psutil.Process().memory_info().rss / 2**20)
         finally:
             for release in store.all():
@@ -280,6 +286,29 @@ def _measure(result: SearchBenchmark, population: Population, retriever: Retriev
     result.retriever_minus_raw_p50_ms = round(float(np.median([ours - raw for ours, raw in pairs])), 3)
     result.min_recall_at_10 = min(w.timings["retriever"].recall_at_10 for w in result.workloads.values())
     result.min_recall_at_100 = min(w.recall_at_100 for w in result.workloads.values())
+
+
+def _freshness(retriever: Retriever, seed: int) -> dict[str, float]:
+    """Change profiles online, and search for each until it is found."""
+    random, fingerprint = np.random.default_rng(seed), retriever.release.fingerprint
+    seconds = []
+    for number in range(_CHANGES):
+        vector = random.normal(size=retriever.release.dim).astype(np.float32)
+        vector /= np.linalg.norm(vector)
+        changed = Freelancer(freelancer_id=f"changed-{number}", headline=f"Changed expert number {number}")
+        started = time.perf_counter()
+        retriever.upsert(changed, vector, fingerprint=fingerprint)
+        while not _is_best(retriever, vector, changed.id):
+            if time.perf_counter() - started > _FOUND_WITHIN_S:
+                raise MilvusError(f"{changed.id} was accepted, and not found within {_FOUND_WITHIN_S:.0f} s")
+        seconds.append(time.perf_counter() - started)
+    timing = _timing(seconds, 1.0)
+    return {"changes": _CHANGES, "p50_ms": timing.p50_ms, "p99_ms": timing.p99_ms}
+
+
+def _is_best(retriever: Retriever, vector: Vectors, freelancer_id: str) -> bool:
+    found = retriever.search(vector, top_k=1, fingerprint=retriever.release.fingerprint)
+    return found.candidates[0].freelancer_id == freelancer_id
 
 
 def _workload(filters: Filters, population: Population, retriever: Retriever, graph: Any) -> Workload:

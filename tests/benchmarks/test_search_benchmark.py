@@ -21,4 +21,5 @@ def test_a_small_run_reports_every_contestant(tmp_path: Path) -> None:
         assert workload.passing == pytest.approx(share, rel=0.5)
         assert workload.timings["raw"].recall_at_10 == 1.0
     assert set(result.distance) == {"50 km", "no radius"}
+    assert 0 < result.freshness["p50_ms"] <= result.freshness["p99_ms"]
     assert result.setting["rows"] == written["build"]["gate"]["rows"] == 1500
