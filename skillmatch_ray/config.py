@@ -157,14 +157,43 @@ class SampleSettings(Settings):
     taxonomy: Path | None = Field(None, description="directory of another taxonomy in Parquet")
 
 
+class RankerSettings(Settings):
+    """The last stage: an existing ranking system, asked for a score of each candidate."""
+
+    kind: Literal["none", "http", "class"] = "none"
+    url: str | None = Field(
+        None, pattern=r"^https?://", description="kind http: POST project and candidates, get scores"
+    )
+    token_env: str = Field("SKILLMATCH_RANKER_TOKEN", description="environment variable with its bearer token")
+    target: str | None = Field(None, pattern=r"^[\w.]+:\w+$", description="kind class: module:Class with rank()")
+    arguments: dict[str, Any] = Field({}, description="of the class")
+    candidates: int = Field(100, ge=1, le=1000, description="found by the search and handed to the ranker")
+    timeout_s: float = Field(0.5, gt=0, description="after it the order of the search stands")
+
+    @model_validator(mode="after")
+    def _kind_is_whole(self) -> RankerSettings:
+        if self.kind == "http" and self.url is None:
+            raise ValueError("serving.ranker.kind http needs serving.ranker.url, as in http://127.0.0.1:9000/rank")
+        if self.kind == "class" and self.target is None:
+            raise ValueError("serving.ranker.kind class needs serving.ranker.target, as in my_package.ranking:Ranker")
+        return self
+
+
 class ServingSettings(Settings):
     """The HTTP service."""
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
-    top_k: int = Field(10, ge=1, le=1000)
-    max_batch_size: int = Field(16, ge=1)
-    batch_wait_ms: float = Field(2.0, ge=0)
+    deployments: Literal["auto", "one", "several"] = Field(
+        "auto",
+        description="one: encoder and retriever run inside the ingress' replica, no hop between them; several: a "
+        "deployment each, scaled apart; auto: one where Milvus Lite is embedded and encoder_replicas is 1",
+    )
+    require_api_key: bool | None = Field(
+        None, description="refuse to start without API keys; None: where host is beyond loopback"
+    )
+    max_batch_size: int = Field(16, ge=1, description="briefs encoded, or searched for, together")
+    batch_tokens: int = Field(4096, ge=64, description="tokens of the briefs encoded together, about")
     max_ongoing_requests: int = Field(64, ge=1)
     max_queued_requests: int = Field(128, ge=0)
     request_timeout_s: float = Field(10.0, gt=0)
@@ -173,11 +202,20 @@ class ServingSettings(Settings):
     encoder_max_replicas: int | None = Field(
         None, ge=1, description="above encoder_replicas: Serve adds replicas under load; None: their number is fixed"
     )
+    encoder_cpus: float = Field(0.5, ge=0, description="logical CPUs that Ray keeps for each encoder replica")
+    encoder_gpus: float = Field(0.0, ge=0, description="GPUs of each encoder replica")
+    retriever_max_replicas: int = Field(1, ge=1, description="above 1: autoscaled; needs a Milvus server")
     release_poll_s: float = Field(1.0, gt=0, description="how often a change of the active release is looked for")
     datasets: Path | None = Field(
         None, description="`reindex --changed --url` may read datasets below this; None: the workspace"
     )
     drain_s: float = Field(60.0, ge=0, description="a replaced release stays open until it was unused for so long")
+    min_free_mb: int = Field(64, ge=0, description="profiles are refused when the workspace's disk has less")
+    log_served: bool = Field(
+        default=False,
+        description="remember which candidates were shown (ids, scores, release), for `skillmatch feedback`",
+    )
+    ranker: RankerSettings = RankerSettings()
 
     @model_validator(mode="after")
     def _limits_fit(self) -> ServingSettings:
@@ -190,6 +228,11 @@ class ServingSettings(Settings):
             raise ValueError(
                 f"serving.encoder_max_replicas ({self.encoder_max_replicas}) must not be below "
                 f"serving.encoder_replicas ({self.encoder_replicas})"
+            )
+        if self.deployments == "one" and self.encoder_replicas > 1:
+            raise ValueError(
+                f"serving.deployments one has one encoder, not serving.encoder_replicas ({self.encoder_replicas}): "
+                "set serving.deployments to several"
             )
         return self
 

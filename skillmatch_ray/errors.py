@@ -41,3 +41,11 @@ class MilvusError(SkillmatchError):
 
 class ServiceError(SkillmatchError):
     """A running service does not answer, or refused what it was asked."""
+
+
+class StorageError(SkillmatchError):
+    """A disk that takes no more."""
+
+
+class ReplicaError(SkillmatchError):
+    """A replica of the service that was lost."""

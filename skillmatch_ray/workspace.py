@@ -48,6 +48,11 @@ class Workspace:
         """Checkpoints, metrics and reports of runs."""
         return self.root / "runs"
 
+    @property
+    def served(self) -> Path:
+        """Which candidates the service showed, where that is remembered."""
+        return self.root / "served"
+
     def vectors(self, fingerprint: str) -> Path:
         """Document vectors of one embedding space."""
         return self.root / "vectors" / fingerprint[:16]

@@ -1,42 +1,49 @@
 """`skillmatch benchmark serve`: the service under wrk on loopback, beside the same engine in one process.
 
-Briefs are put together from the sample's own projects, 250 words on average. Direct means the same
-encoder, batching and index, called by coroutines of this process; it runs first, because an embedded
-index has one owner.
+Briefs are put together from the dataset's own projects, 250 tokens on average (95th percentile 600). Direct
+means the same encoder, batching and index, called by coroutines of this process; it runs first, because an
+embedded index has one owner.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
+import statistics
 import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer
 
+from skillmatch_ray.backbone.resolve import resolve_backbone
+from skillmatch_ray.benchmarks.memory import Memory, watch_memory
 from skillmatch_ray.config import Config
 from skillmatch_ray.dataset import PROJECTS, Dataset
 from skillmatch_ray.documents import Project
 from skillmatch_ray.errors import ConfigError
 from skillmatch_ray.files import write_json
 from skillmatch_ray.index.filters import Filters
-from skillmatch_ray.pipeline.session import threads_for
-from skillmatch_ray.serving.services import EncoderService, RetrieverService, Vector
-from skillmatch_ray.workspace import provenance
+from skillmatch_ray.index.releases import active_release
+from skillmatch_ray.model.matcher import read_model_config
+from skillmatch_ray.workspace import Workspace, provenance
 
 LEVELS = (1, 8, 32, 128)
 COMPARED_CLIENTS = 32
-BRIEFS = 64
-MEAN_WORDS = 250
+BRIEFS = 200
+MEAN_TOKENS, P95_TOKENS = 250, 600
 TOP_K = 10
-HOP_REQUESTS = 20
+HOP_REQUESTS = 40
+BEYOND_CAPACITY = 1.5
+SOAK_CLIENTS = 256
 
 _SCRIPT = """
 local bodies = {}
@@ -89,6 +96,27 @@ class Level:
     errors: int = 0
 
 
+@dataclass(frozen=True)
+class Soak:
+    """A load beyond capacity, held for a while.
+
+    Attributes:
+        minutes: it was held.
+        offered_per_s: requests that were to be sent in a second.
+        statuses: HTTP status -> answers.
+        lost: connections that broke, or were given up.
+        answered_per_s: answers 200 in a second.
+        memory: of the service's processes.
+    """
+
+    minutes: float
+    offered_per_s: float
+    statuses: dict[str, int]
+    lost: int
+    answered_per_s: float
+    memory: Memory | None
+
+
 @dataclass
 class ServeBenchmark:
     """The report.
@@ -96,10 +124,12 @@ class ServeBenchmark:
     Attributes:
         direct: without Serve and HTTP.
         served: through HTTP.
-        hop_ms: mean milliseconds of each hop for one client, as the service tells them.
+        hop_ms: median milliseconds of each hop for one client: encode and search as the service tells them, app for
+            the rest inside the ingress (JSON, checks, deadlines), http for the rest outside (proxy, sockets).
         added_p50_ms_1_client: what HTTP and Serve add to the median.
         throughput_over_direct_32_clients: served / direct.
         errors: anything but 200 at up to 32 clients, anything but 200 and 503 beyond.
+        soak: what a load beyond capacity did, where asked for.
         setting: where and over what it was measured.
     """
 
@@ -109,57 +139,91 @@ class ServeBenchmark:
     added_p50_ms_1_client: float = 0.0
     throughput_over_direct_32_clients: float = 0.0
     errors: int = 0
+    soak: Soak | None = None
     setting: dict[str, Any] = field(default_factory=dict)
 
 
 def benchmark_serve(
-    config: Config, *, seconds: float = 10.0, levels: Sequence[int] = LEVELS, report: Path | None = None
+    config: Config,
+    *,
+    seconds: float = 10.0,
+    soak_minutes: float = 0.0,
+    levels: Sequence[int] = LEVELS,
+    report: Path | None = None,
 ) -> ServeBenchmark:
     """Measure the active release of the workspace.
 
     Args:
         config: workspace and serving settings.
         seconds: for each level.
+        soak_minutes: how long to hold 1.5 times the capacity afterwards.
         levels: numbers of clients; 1 and 32 are always measured.
         report: where to write the result as JSON.
 
     Raises:
-        ConfigError: if wrk is not installed.
+        ConfigError: if wrk, or for the soak hey, is not installed.
         ReleaseError: if there is no active release.
     """
-    from skillmatch_ray.serving.run import start, stop
+    from skillmatch_ray.serving.run import serving
 
-    if shutil.which("wrk") is None:
-        raise ConfigError("the benchmark needs wrk: install it, as in `apt-get install wrk`")
+    _need("wrk", *(("hey",) if soak_minutes else ()))
     levels = sorted({1, COMPARED_CLIENTS, *levels})
-    result = ServeBenchmark(setting={"seconds": seconds, **provenance(config)})
-    briefs = make_briefs(config)
+    briefs, tokens = make_briefs(config)
+    result = ServeBenchmark(setting={"seconds": seconds, "brief_tokens": tokens, **provenance(config)})
     result.direct = _direct(config, briefs, seconds)
-    address = start(config)
-    try:
-        bodies = [_body(brief) for brief in briefs]
-        _wrk(address, bodies, 1, min(seconds, 5.0))  # warm-up
+    bodies = [_body(brief) for brief in briefs]
+    with serving(config) as address:
+        _wrk(address, bodies, COMPARED_CLIENTS, min(seconds, 5.0))  # warm-up
         result.served = [_wrk(address, bodies, clients, seconds) for clients in levels]
         result.hop_ms = _hops(address, bodies)
-    finally:
-        stop()
+        if soak_minutes:
+            capacity = max(level.per_s for level in result.served)
+            result.soak = _soak(address, bodies, soak_minutes, BEYOND_CAPACITY * capacity)
     conclude(result)
     if report:
         write_json(report, asdict(result))
     return result
 
 
-def make_briefs(config: Config, seed: int = 0) -> list[Project]:
-    """Projects with descriptions of 250 words on average (exponential, so that a few are long)."""
+def _need(*tools: str) -> None:
+    for tool in tools:
+        if shutil.which(tool) is None:
+            raise ConfigError(f"the benchmark needs {tool}: install it, as in `apt-get install {tool}`")
+
+
+def make_briefs(config: Config, count: int = BRIEFS) -> tuple[list[Project], dict[str, float]]:
+    """Projects with log-normally many tokens, and the mean and 95th percentile of those that they have.
+
+    The lengths are quantiles of the distribution, in a mixed order, so that every run has the same.
+    """
     projects = list(Dataset(config.workspace / "dataset").read(PROJECTS))
-    rng = np.random.default_rng(seed)
-    words = " ".join(project.description or project.title for project in projects).split()
-    briefs = []
-    for i, length in enumerate(rng.exponential(MEAN_WORDS, size=BRIEFS)):
-        start = int(rng.integers(max(1, len(words) - MEAN_WORDS)))
-        text = " ".join(words[start : start + max(5, int(length))])
-        briefs.append(Project(project_id=f"b{i}", title=projects[i % len(projects)].title, description=text))
-    return briefs
+    model = read_model_config(active_release(Workspace(config.workspace)).model_dir)
+    tokenizer = Tokenizer.from_file(str(resolve_backbone(model["backbone"]["name"]) / "tokenizer.json"))
+    text = " ".join(project.description or project.title for project in projects)
+    spans = tokenizer.encode(text, add_special_tokens=False).offsets
+    rng = np.random.default_rng(0)
+    briefs, lengths = [], []
+    for i, length in enumerate(rng.permutation(brief_lengths(count))):
+        title = projects[i % len(projects)].title
+        rest = max(1, int(length) - len(tokenizer.encode(title, add_special_tokens=False).ids))
+        first = int(rng.integers(max(1, len(spans) - rest)))
+        last = min(len(spans), first + rest) - 1
+        briefs.append(Project(project_id=f"b{i}", title=title, description=text[spans[first][0] : spans[last][1]]))
+        lengths.append(length)
+    told = {"mean": round(float(np.mean(lengths)), 1), "p95": round(float(np.percentile(lengths, 95)), 1)}
+    return briefs, told
+
+
+def brief_lengths(count: int) -> list[int]:
+    """Quantiles of the log-normal distribution with mean 250 and 95th percentile 600.
+
+    With z = 1.645: mean = exp(m + s^2 / 2) and p95 = exp(m + z s), so s = z - sqrt(z^2 - 2 ln(p95 / mean)).
+    """
+    normal = statistics.NormalDist()
+    z = normal.inv_cdf(0.95)
+    spread = z - float(np.sqrt(z**2 - 2 * np.log(P95_TOKENS / MEAN_TOKENS)))
+    middle = float(np.log(MEAN_TOKENS)) - spread**2 / 2
+    return [round(float(np.exp(middle + spread * normal.inv_cdf((i + 0.5) / count)))) for i in range(count)]
 
 
 def _body(brief: Project) -> str:
@@ -179,68 +243,41 @@ def conclude(result: ServeBenchmark) -> None:
     )
 
 
-class Batcher:
-    """Batches concurrent calls as `serve.batch` does.
-
-    Args:
-        encode: of many projects.
-        size: of a batch at most.
-        wait_s: how long a batch waits to fill.
-    """
-
-    def __init__(self, encode: Callable[[list[Project]], list[tuple[Vector, str]]], size: int, wait_s: float) -> None:
-        self._encode, self._size, self._wait_s = encode, size, wait_s
-        self._queue: asyncio.Queue[tuple[Project, asyncio.Future[tuple[Vector, str]]]] = asyncio.Queue()
-
-    async def encode(self, project: Project) -> tuple[Vector, str]:
-        """(D,) vector and fingerprint."""
-        future: asyncio.Future[tuple[Vector, str]] = asyncio.get_running_loop().create_future()
-        self._queue.put_nowait((project, future))
-        return await future
-
-    async def run(self) -> None:
-        """Serve the queue until cancelled."""
-        while True:
-            batch = [await self._queue.get()]
-            await asyncio.sleep(self._wait_s)
-            while len(batch) < self._size and not self._queue.empty():
-                batch.append(self._queue.get_nowait())
-            encoded = await asyncio.to_thread(self._encode, [project for project, _ in batch])
-            for (_, future), answer in zip(batch, encoded, strict=True):
-                future.set_result(answer)
-
-
 def _direct(config: Config, briefs: list[Project], seconds: float) -> list[Level]:
-    limits = config.serving
-    encoder = EncoderService(config, threads_for(limits.encoder_replicas, None))
-    index = RetrieverService(config)
+    from skillmatch_ray.serving.deployments import IndexRetriever, ProjectEncoder
+
+    values = config.model_dump(mode="json")
 
     async def measure(clients: int) -> Level:
-        batcher = Batcher(encoder.encode, limits.max_batch_size, limits.batch_wait_ms / 1000)
-        server = asyncio.create_task(batcher.run())
+        # In here: its batches belong to the running loop.
         latencies: list[float] = []
         end = time.perf_counter() + seconds
 
         async def client(at: int) -> None:
             while time.perf_counter() < end:
                 started = time.perf_counter()
-                vector, fingerprint = await batcher.encode(briefs[at % len(briefs)])
-                await asyncio.to_thread(index.search, vector, Filters(), TOP_K, fingerprint)
+                vector, fingerprint = await encoder.encode(briefs[at % len(briefs)])
+                await index.search(vector, Filters(), TOP_K, fingerprint)
                 latencies.append(1000 * (time.perf_counter() - started))
                 at += clients
 
         started = time.perf_counter()
         await asyncio.gather(*(client(i) for i in range(clients)))
         elapsed = time.perf_counter() - started
-        server.cancel()
         p50, p95, p99 = np.percentile(latencies, [50, 95, 99]).round(2).tolist()
         return Level(clients, round(len(latencies) / elapsed, 2), p50, p95, p99)
 
+    encoder, index = ProjectEncoder(values, _unheard), IndexRetriever(values, _unheard)
     try:
-        encoder.encode(briefs[:1])
+        encoder.service.encode(briefs[:COMPARED_CLIENTS])  # warm-up
         return [asyncio.run(measure(clients)) for clients in (1, COMPARED_CLIENTS)]
     finally:
+        encoder.close()
         index.close()
+
+
+def _unheard(name: str, value: float, tags: dict[str, str]) -> None:
+    """Metrics of a measurement that Ray does not collect."""
 
 
 def _wrk(address: str, bodies: Sequence[str], clients: int, seconds: float) -> Level:
@@ -263,8 +300,8 @@ def parse_wrk(output: str, clients: int) -> Level:
 
 
 def _hops(address: str, bodies: Sequence[str]) -> dict[str, float]:
-    """Mean milliseconds by hop; `rest` is HTTP, Serve and JSON."""
-    totals: dict[str, float] = {"encode": 0.0, "search": 0.0, "rest": 0.0}
+    """Median milliseconds by hop."""
+    seen: dict[str, list[float]] = {}
     for body in bodies[:HOP_REQUESTS]:
         request = urllib.request.Request(  # noqa: S310
             f"{address}/v1/match", body.encode(), {"Content-Type": "application/json"}
@@ -272,7 +309,31 @@ def _hops(address: str, bodies: Sequence[str]) -> dict[str, float]:
         started = time.perf_counter()
         with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
             hops = json.load(answer)["milliseconds"]
+            inside = float(answer.headers["server-timing"].rpartition("=")[2])
         total = 1000 * (time.perf_counter() - started)
-        for name, value in {**hops, "rest": total - sum(hops.values())}.items():
-            totals[name] += value / min(len(bodies), HOP_REQUESTS)
-    return {name: round(value, 2) for name, value in totals.items()}
+        for name, value in {**hops, "app": inside - sum(hops.values()), "http": total - inside}.items():
+            seen.setdefault(name, []).append(value)
+    return {name: round(statistics.median(values), 2) for name, values in seen.items()}
+
+
+def _soak(address: str, bodies: Sequence[str], minutes: float, offered_per_s: float) -> Soak:
+    body = sorted(bodies, key=len)[len(bodies) // 2]
+    command = ["hey", "-z", f"{minutes}m", "-c", str(SOAK_CLIENTS), "-q", f"{offered_per_s / SOAK_CLIENTS:.4f}"]
+    command += ["-t", "30", "-m", "POST", "-T", "application/json", "-d", body, f"{address}/v1/match"]
+    with watch_memory("ServeReplica:", period_s=2.0) as memory:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    statuses, lost = parse_hey(done.stdout)
+    answered = round(statuses.get("200", 0) / (60 * minutes), 2)
+    return Soak(minutes, round(offered_per_s, 2), statuses, lost, answered, memory.summary())
+
+
+def parse_hey(output: str) -> tuple[dict[str, int], int]:
+    r"""Answers by status, and requests without one, from what hey prints.
+
+    Example:
+        >>> parse_hey("Status code distribution:\n  [200]\t7 responses\n\nError distribution:\n  [2]\tPost: EOF\n")
+        ({'200': 7}, 2)
+    """
+    statuses = {code: int(count) for code, count in re.findall(r"\[(\d{3})\]\s+(\d+) responses", output)}
+    _, _, errors = output.partition("Error distribution:")
+    return statuses, sum(int(count) for count in re.findall(r"^\s*\[(\d+)\]", errors, flags=re.MULTILINE))

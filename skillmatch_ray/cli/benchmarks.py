@@ -105,6 +105,7 @@ def benchmark_hybrid(
 def benchmark_serve(
     *,
     seconds: Annotated[float, typer.Option(min=1, help="Of each number of clients.")] = 10.0,
+    soak: Annotated[float, typer.Option(min=0, metavar="MINUTES", help="Then 1.5 times the capacity, so long.")] = 0.0,
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -113,7 +114,8 @@ def benchmark_serve(
     """The HTTP service under load (wrk) against the same work called in process."""
     from skillmatch_ray.benchmarks import serve as bench
 
-    result = bench.benchmark_serve(settings(config, overrides, workspace=workspace), seconds=seconds, report=report)
+    resolved = settings(config, overrides, workspace=workspace)
+    result = bench.benchmark_serve(resolved, seconds=seconds, soak_minutes=soak, report=report)
     console().print_json(data=asdict(result), default=str)
 
 

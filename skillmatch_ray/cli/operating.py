@@ -159,3 +159,29 @@ def render_kuberay(
 
     for file in render(cluster, serve_file, Placement(image, claim, redis), out):
         console().print(f"wrote {file}")
+
+
+@app.command(
+    rich_help_panel="Operation",
+    epilog="Example: skillmatch feedback --workspace workspace --outcomes crm --out data/feedback",
+)
+def feedback(
+    *,
+    outcomes: Annotated[
+        Path, typer.Option(help="Directory with a table `outcomes`: request_id or project_id, freelancer_id, outcome.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory that gets interactions.jsonl.")],
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """Join what the service showed (serving.log_served) with what became of it, into interactions to train on."""
+    from skillmatch_ray.dataset import Dataset
+    from skillmatch_ray.feedback import join_feedback
+    from skillmatch_ray.workspace import Workspace
+
+    resolved = settings(config, overrides, workspace=workspace)
+    found = join_feedback(Workspace(resolved.workspace), Dataset(outcomes), out)
+    console().print_json(data=found.as_dict())
+    finish(report, found.as_dict())

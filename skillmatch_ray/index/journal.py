@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import datetime as dt
+import errno
 import hashlib
 import json
 import os
@@ -23,10 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skillmatch_ray.documents import Freelancer
-from skillmatch_ray.errors import ReleaseError
+from skillmatch_ray.errors import ReleaseError, StorageError
 from skillmatch_ray.files import atomic_file, owner_lock
 
 Operation = Literal["upsert", "delete"]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def id_key(freelancer_id: str) -> str:
@@ -93,7 +96,11 @@ class Journal:
             yield
 
     def upsert(self, freelancer: Freelancer, vector: NDArray[np.float32], fingerprint: str) -> Entry:
-        """Record a new or changed freelancer; durable when this returns."""
+        """Record a new or changed freelancer; durable when this returns.
+
+        Raises:
+            StorageError: if the disk is full; nothing was recorded then.
+        """
         with self.lock():
             return self._append(
                 Entry(
@@ -172,14 +179,23 @@ class Journal:
     def _append(self, entry: Entry) -> Entry:
         created = not self.path.exists()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab") as file:
-            file.write(_encode(entry).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            self._write(_encode(entry).encode() + b"\n")
+        except OSError as e:
+            if e.errno not in _FULL:
+                raise
+            self._cut_torn_line()
+            raise StorageError(f"{self.path} takes no more ({e.strerror}): make room on its disk, then repeat") from e
         if created:
             _sync_directory(self.path.parent)
         self._next, self._end = entry.seq + 1, self.position()
         return entry
+
+    def _write(self, line: bytes) -> None:
+        with self.path.open("ab") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
 
     def _next_seq(self) -> int:
         if self._end != self.position() or self._end == Position():

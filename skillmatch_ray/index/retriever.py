@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,10 +15,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from skillmatch_ray.config import Config
+from skillmatch_ray.config import Config, Fusion
 from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.documents import Freelancer, Project
-from skillmatch_ray.errors import FingerprintError, ReleaseError
+from skillmatch_ray.errors import FingerprintError, MilvusError, ReleaseError
 from skillmatch_ray.index.backend import MAX_RESULTS, Backend, Hit
 from skillmatch_ray.index.filters import (
     NO_RADIUS,
@@ -40,6 +41,8 @@ from skillmatch_ray.index.update import UpdateReport, write_changes
 from skillmatch_ray.workspace import Workspace
 
 Vector = NDArray[np.float32]
+
+logger = logging.getLogger(__name__)
 
 _PAGE_GROWTH = 4
 
@@ -121,6 +124,7 @@ class Retriever:
             self._seen = Position(-1, 0)
             self.refresh()
             self._rows = self._backend.count(self.release.collection)
+            self._behind = False
         except BaseException:
             self._backend.close()
             raise
@@ -154,18 +158,41 @@ class Retriever:
             FingerprintError: if `vector` is of another space.
             MilvusError: if the backend does not answer in time.
         """
-        filters = filters or Filters()
-        self._check(vector, fingerprint, top_k)
-        self.refresh()
+        fusion = self.fusion(brief)
+        query = Query(vector, document_words(brief) if brief and fusion else "")
+        (found,) = self._answer([query], filters or Filters(), top_k, fingerprint, fusion)
+        return found if plan else replace(found, plan=None)
+
+    def search_many(
+        self, vectors: Sequence[Vector], filters: Filters | None = None, top_k: int = 10, *, fingerprint: str
+    ) -> list[SearchResult]:
+        """`search` for several vectors under the same filters, with plans: their first pages are one call of Milvus."""
+        return self._answer([Query(vector, "") for vector in vectors], filters or Filters(), top_k, fingerprint, None)
+
+    def fusion(self, brief: Project | None) -> Fusion | None:
+        """How a brief's words are fused with its vector; None where only the vector counts."""
+        return self.config.milvus.hybrid.get(brief.language or "") if brief else None
+
+    def _answer(
+        self, queries: Sequence[Query], filters: Filters, top_k: int, fingerprint: str, fusion: Fusion | None
+    ) -> list[SearchResult]:
+        for query in queries:
+            self._check(query.vector, fingerprint, top_k)
+        self._refresh_or_stay()
         compiled = compile_filters(filters, self._columns)
         shares = self._sample.shares(filters, compiled)
         ef = self.config.milvus.ef
         chosen = make_plan(compiled, shares, self._rows, top_k, self.release.index_type, ef)
-        chosen = replace(chosen, fusion=self.config.milvus.hybrid.get(brief.language or "") if brief else None)
-        query = Query(vector, document_words(brief) if brief and chosen.fusion else "")
-        hits, exhausted, chosen = self._collect(query, filters, compiled, chosen, top_k)
-        candidates = [Candidate(hit.id, float(hit.score), json.loads(hit.fields["payload"])) for hit in hits]
-        return SearchResult(candidates, exhausted, chosen if plan else None)
+        chosen = replace(chosen, fusion=fusion)
+        fields = ["payload", *(CHECKED if not compiled.exact else ())]
+        results = []
+        for query, first in zip(
+            queries, self._pages(queries, chosen.expression, chosen.limit, chosen, fields), strict=True
+        ):
+            hits, exhausted, done = self._collect(query, filters, compiled, chosen, top_k, first)
+            candidates = [Candidate(hit.id, float(hit.score), json.loads(hit.fields["payload"])) for hit in hits]
+            results.append(SearchResult(candidates, exhausted, done))
+        return results
 
     def _check(self, vector: Vector, fingerprint: str, top_k: int) -> None:
         if fingerprint != self.release.fingerprint:
@@ -179,17 +206,20 @@ class Retriever:
             raise ReleaseError(f"top_k ({top_k}) must be at least 1")
 
     def _collect(
-        self, query: Query, filters: Filters, compiled: CompiledFilters, plan: SearchPlan, top_k: int
+        self,
+        query: Query,
+        filters: Filters,
+        compiled: CompiledFilters,
+        plan: SearchPlan,
+        top_k: int,
+        hits: list[Hit],
     ) -> tuple[list[Hit], bool, SearchPlan]:
-        """Page on until `top_k` hits survive the checks or there are no more."""
+        """From a first page on, until `top_k` hits survive the checks or there are no more."""
         fields = ["payload", *(CHECKED if not compiled.exact else ())]
         kept: list[Hit] = []
         seen: list[str] = []
-        limit, pages = plan.limit, 0
+        limit, pages = plan.limit, 1
         while True:
-            expression = exclude(plan.expression, seen) if seen else plan.expression
-            hits = self._page(query, expression, limit, plan, fields)
-            pages += 1
             kept += hits if compiled.exact else [hit for hit in hits if survives(hit.fields, filters, compiled)]
             seen += [hit.id for hit in hits]
             last = len(hits) < limit
@@ -197,30 +227,40 @@ class Retriever:
                 done = replace(plan, pages=pages, looked_at=len(seen))
                 return kept[:top_k], last and len(kept) < top_k, done
             limit = min(MAX_RESULTS, limit * _PAGE_GROWTH)
+            (hits,) = self._pages([query], exclude(plan.expression, seen), limit, plan, fields)
+            pages += 1
 
-    def _page(self, query: Query, expression: str, limit: int, plan: SearchPlan, fields: Sequence[str]) -> list[Hit]:
-        """One search; fewer rows than `limit` come only where fewer fulfil the expression."""
-        collection, vector = self.release.collection, query.vector
+    def _pages(
+        self, queries: Sequence[Query], expression: str, limit: int, plan: SearchPlan, fields: Sequence[str]
+    ) -> list[list[Hit]]:
+        """One page for each query; fewer rows than `limit` come only where fewer fulfil the expression."""
         if plan.fusion:
-            return self._backend.fuse(
-                collection,
-                vector,
-                query.words,
-                fusion=plan.fusion,
-                expression=expression,
-                limit=limit,
-                parameters=plan.parameters,
-                fields=fields,
-            )
+            return [
+                self._backend.fuse(
+                    self.release.collection,
+                    query.vector,
+                    query.words,
+                    fusion=plan.fusion,
+                    expression=expression,
+                    limit=limit,
+                    parameters=plan.parameters,
+                    fields=fields,
+                )
+                for query in queries
+            ]
+        vectors = [query.vector for query in queries]
         navigated = self.release.index_type == "HNSW"
         if navigated and plan.mode == "exact":
-            return self._compare(vector, expression, limit, fields)
-        (hits,) = self._search(vector, expression, limit, plan.parameters, fields)
-        if len(hits) == limit or not navigated:
-            return hits
+            return [self._compare(vector, expression, limit, fields) for vector in vectors]
+        pages = self._search(vectors, expression, limit, plan.parameters, fields)
+        if not navigated or all(len(hits) == limit for hits in pages):
+            return pages
         # A graph whose passing nodes hang together badly gives too few, however wide it looks (server 2.3.5).
-        passing = self._backend.count(collection, expression, "Bounded")
-        return hits if len(hits) >= min(limit, passing) else self._compare(vector, expression, limit, fields)
+        wanted = min(limit, self._backend.count(self.release.collection, expression, "Bounded"))
+        return [
+            hits if len(hits) >= wanted else self._compare(vector, expression, limit, fields)
+            for vector, hits in zip(vectors, pages, strict=True)
+        ]
 
     def _compare(self, vector: Vector, expression: str, limit: int, fields: Sequence[str]) -> list[Hit]:
         """The best of all rows that fulfil the expression: Milvus gives their vectors, they are compared here."""
@@ -232,9 +272,9 @@ class Retriever:
         return [Hit(key, score, found[key]) for score, key in best if key in found]
 
     def _search(
-        self, vector: Vector, expression: str, limit: int, wanted: Mapping[str, int], fields: Sequence[str]
+        self, vectors: Sequence[Vector], expression: str, limit: int, wanted: Mapping[str, int], fields: Sequence[str]
     ) -> list[list[Hit]]:
-        return self._backend.search(self.release.collection, vector[None], expression, limit, wanted, fields)
+        return self._backend.search(self.release.collection, np.stack(vectors), expression, limit, wanted, fields)
 
     def get(self, freelancer_id: str) -> tuple[Vector, dict[str, Any]] | None:
         """(vector, payload) of one freelancer, or None."""
@@ -302,6 +342,16 @@ class Retriever:
             replay(self._backend, self.release, entries, self._encode)
             self._applied = max([self._applied, *(entry.seq for entry in entries)])
             self._seen = read
+
+    def _refresh_or_stay(self) -> None:
+        """Search what is there where a change cannot be applied, as on a full disk; its writer was told."""
+        try:
+            self.refresh()
+            self._behind = False
+        except (MilvusError, OSError) as e:
+            if not self._behind:
+                logger.error("release %s is searched without the latest changes: %s", self.release.name, e)  # noqa: TRY400
+            self._behind = True
 
     def close(self) -> None:
         """Let go of the index."""

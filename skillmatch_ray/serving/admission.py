@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -17,6 +18,10 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 RETRY_AFTER_S = 1
+_PROMISED = 0.7
+"""Share of the deadline that a new request may be expected to take."""
+_WEIGHT = 0.1
+"""Of the latest request in the running mean."""
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 SECURITY_HEADERS = (
@@ -33,13 +38,17 @@ class TooLargeError(Exception):
 
 
 class Admission:
-    """ASGI middleware: at most `limit` requests at once, bodies of at most `max_body` bytes, `deadline_s` each.
+    """ASGI middleware: bounds on the requests at once, on their bodies, and on the time of each.
+
+    A request that would likely miss its deadline is turned away when it comes, not after it has waited: what
+    those before it took, times their number, tells.
 
     Args:
         app: the application behind it.
         limit: requests at once; more are answered 503 with Retry-After, at once.
         max_body: bytes; more are answered 413.
         deadline_s: seconds; later is answered 504 and the work cancelled.
+        always: requests at once that are let in, however long the ones before took.
         log: called with one record for each request: ids and timings, never texts.
     """
 
@@ -50,14 +59,17 @@ class Admission:
         limit: int,
         max_body: int,
         deadline_s: float,
+        always: int = 1,
         log: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> None:
         self.app = app
         self.limit = limit
         self.max_body = max_body
         self.deadline_s = deadline_s
+        self.always = always
         self.log = log
         self.active = 0
+        self._share_s = 0.0  # what one of the requests under way adds to the time of a new one
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -78,6 +90,8 @@ class Admission:
                     "route": getattr(scope.get("route"), "path", "none"),
                     "status": answer.status,
                     "ms": round(1000 * (time.perf_counter() - started), 2),
+                    "active": self.active,
+                    **({"problem": scope.get("problem", answer.title)} if answer.status >= 400 else {}),
                 }
             )
             request_id.reset(token)
@@ -86,14 +100,20 @@ class Admission:
         if scope["path"] in _UNLIMITED:
             await self.app(scope, receive, answer)
             return
-        if self.active >= self.limit:
-            await answer.problem(503, "Busy", f"{self.limit} requests are under way: try again", retry=True)
+        expected_s = self._share_s * (self.active + 1)
+        late = self.active >= self.always and expected_s > _PROMISED * self.deadline_s
+        if self.active >= self.limit or late:
+            wait_s = max(RETRY_AFTER_S, math.ceil(expected_s / 2))
+            await answer.problem(503, "Busy", f"{self.active} requests are under way: try again", retry_after_s=wait_s)
             return
         self.active += 1
+        among, started = self.active, time.perf_counter()
         try:
             await self._within_limits(scope, receive, answer)
         finally:
             self.active -= 1
+            share_s = (time.perf_counter() - started) / among
+            self._share_s += _WEIGHT * (share_s - self._share_s)
 
     async def _within_limits(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         try:
@@ -123,25 +143,29 @@ class _Answer:
     def __init__(self, send: Send, *, echo: bool) -> None:
         self.send = send
         self.echo = echo
+        self.started = time.perf_counter()
         self.status = 0
+        self.title = "none"
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             # A proxy that names requests (Serve's does) also puts the name on the response.
             own = [(b"x-request-id", request_id.get().encode())] if self.echo else []
+            own.append((b"server-timing", f"app;dur={1000 * (time.perf_counter() - self.started):.2f}".encode()))
             message = {**message, "headers": [*message.get("headers", ()), *own, *SECURITY_HEADERS]}
         await self.send(message)
 
-    async def problem(self, status: int, title: str, detail: str, *, retry: bool = False) -> None:
+    async def problem(self, status: int, title: str, detail: str, *, retry_after_s: int | None = None) -> None:
         """Answer with a problem, unless an answer has begun already."""
         if self.status:
             return
+        self.title = title
         body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
         content = json.dumps({**body, "request_id": request_id.get()}).encode()
         headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(content)).encode())]
-        if retry:
-            headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
+        if retry_after_s is not None:
+            headers.append((b"retry-after", str(retry_after_s).encode()))
         await self({"type": "http.response.start", "status": status, "headers": headers})
         await self({"type": "http.response.body", "body": content})
 

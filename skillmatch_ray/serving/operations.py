@@ -13,8 +13,10 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from skillmatch_ray.serving.problems import documented
+
 if TYPE_CHECKING:
-    from skillmatch_ray.serving.api import Searcher
+    from skillmatch_ray.serving.flow import Searcher
 
 logger = logging.getLogger(__name__)
 
@@ -95,28 +97,36 @@ class Operations:
         self._known[begun.id] = ended
 
 
-def add_operations(router: APIRouter, searcher: Searcher) -> None:
-    """The routes for those who run the service: releases, their status, operations on them."""
+def add_operations(router: APIRouter, searcher: Searcher, *, is_open: bool = True) -> None:
+    """The routes for those who run the service: releases, their status, operations on them.
 
-    @router.get("/releases")
+    Args:
+        router: of the API.
+        searcher: carries them out.
+        is_open: whether operations are accepted; they are not where anybody could send them.
+    """
+
+    @router.get("/releases", tags=["releases"])
     async def releases() -> list[dict[str, Any]]:
         """Manifests of all releases of the service's workspace, oldest first."""
         return await searcher.releases()
 
-    @router.get("/releases/status")
+    @router.get("/releases/status", tags=["releases"])
     async def status() -> dict[str, Any]:
         """The active release, the one before it, and whether what they need is there."""
         return await searcher.status()
 
-    @router.post("/operations", status_code=202, responses={409: {"description": "another operation is running"}})
+    @router.post("/operations", status_code=202, tags=["releases"], responses=documented(403, 409, 415))
     async def operate(order: Order) -> Operation:
         """Begin to activate, roll back, prune or update; one operation runs at a time."""
+        if not is_open:
+            raise HTTPException(403, "operations need an API key, or a service that listens on loopback only")
         begun = await searcher.operate(order)
         if begun is None:
             raise HTTPException(409, "another operation on releases is running: wait until it has ended")
         return begun
 
-    @router.get("/operations/{operation_id}", responses={404: {"description": "no such operation lately"}})
+    @router.get("/operations/{operation_id}", tags=["releases"], responses=documented(404))
     async def operation(operation_id: str) -> Operation:
         """How an operation goes."""
         found = await searcher.operation(operation_id)

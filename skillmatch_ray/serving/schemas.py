@@ -13,8 +13,37 @@ MAX_RESULTS = 1000
 MAX_BRIEFS = 32
 MAX_EXPLAINED = 100
 IN_PATH = "(as in the path)"
+UNNAMED_PROJECT = "brief"
+"""Id of a project that the client did not name."""
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+
+_FINGERPRINT = "5c2d9a…"
+
+
+def _example(**values: Any) -> ConfigDict:
+    """A strict model's configuration, with one example for the OpenAPI document."""
+    return ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [values]})
+
+
+_PROJECT = {"title": "React developer", "skills": ["React", "accessibility"], "language": "en"}
+_PROFILE = {"headline": "Frontend developer", "skills": ["React", "TypeScript"], "country": "BE", "language": "en"}
+_CANDIDATE = {"freelancer_id": "f000001", "score": 0.83, "profile": _PROFILE}
+_REASONS = {
+    "score": 0.83,
+    "project": [{"kind": "project", "section": 0, "type": "title", "text": "React developer", "score": 0.83}],
+    "freelancer": [
+        {"kind": "freelancer", "section": 0, "type": "headline", "text": "Frontend developer", "score": 0.83}
+    ],
+    "skills": [{"kind": "freelancer", "section": 1, "type": "skills", "text": "React", "score": 0.21}],
+}
+_ANSWER = {
+    "release": "5c2d9a-20261127T101500-abcd",
+    "fingerprint": _FINGERPRINT,
+    "exhausted": False,
+    "candidates": [_CANDIDATE],
+}
 
 
 def _rows(value: Any) -> Any:
@@ -26,7 +55,7 @@ class ProjectInput(Project):
 
     model_config = _STRICT
 
-    project_id: DocumentId = "brief"
+    project_id: DocumentId = UNNAMED_PROJECT
 
 
 class ExperienceInput(Experience):
@@ -54,18 +83,8 @@ class FreelancerInput(Freelancer):
 class MatchRequest(BaseModel):
     """One brief to find freelancers for."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        json_schema_extra={
-            "examples": [
-                {
-                    "project": {"title": "React developer", "skills": ["React", "accessibility"], "language": "en"},
-                    "filters": {"countries": ["FR", "BE"], "max_daily_rate_eur": 600},
-                    "top_k": 5,
-                }
-            ]
-        },
+    model_config = _example(
+        project=_PROJECT, filters={"countries": ["FR", "BE"], "max_daily_rate_eur": 600}, top_k=5, explain=True
     )
 
     project: ProjectInput
@@ -79,7 +98,8 @@ class CandidateOutput(BaseModel):
     """One freelancer found."""
 
     freelancer_id: str
-    score: float
+    score: float = Field(description="cosine of brief and profile")
+    ranker_score: float | None = Field(None, description="of the last stage, where there is one and it answered")
     profile: dict[str, Any]
     explanation: dict[str, Any] | None = None
 
@@ -87,10 +107,13 @@ class CandidateOutput(BaseModel):
 class MatchResponse(BaseModel):
     """The freelancers found, best first."""
 
+    model_config = _example(**_ANSWER, milliseconds={"encode": 12.1, "search": 3.4})
+
     release: str
     fingerprint: str
     exhausted: bool = Field(description="true: fewer than top_k freelancers pass the filters, and these are all")
     candidates: list[CandidateOutput]
+    ranking: str | None = Field(None, description="whose order this is, where there is a last stage")
     plan: dict[str, Any] | None = None
     milliseconds: dict[str, float] = Field(description="time of each hop")
 
@@ -98,7 +121,7 @@ class MatchResponse(BaseModel):
 class BatchRequest(BaseModel):
     """Several briefs at once."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _example(requests=[{"project": _PROJECT, "top_k": 5}, {"project": {"title": "Steuerberater"}}])
 
     requests: tuple[MatchRequest, ...] = Field(min_length=1, max_length=MAX_BRIEFS)
 
@@ -106,11 +129,15 @@ class BatchRequest(BaseModel):
 class BatchResponse(BaseModel):
     """One answer for each brief, in their order."""
 
+    model_config = _example(responses=[{**_ANSWER, "milliseconds": {"encode": 12.1, "search": 3.4}}])
+
     responses: list[MatchResponse]
 
 
 class SimilarResponse(BaseModel):
     """Freelancers like one freelancer, best first."""
+
+    model_config = _example(**_ANSWER)
 
     release: str
     fingerprint: str
@@ -121,13 +148,7 @@ class SimilarResponse(BaseModel):
 class ExplainRequest(BaseModel):
     """A brief and the freelancers whose scores are to be explained."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        json_schema_extra={
-            "examples": [{"project": {"title": "React developer", "skills": ["React"]}, "freelancer_ids": ["f000001"]}]
-        },
-    )
+    model_config = _example(project=_PROJECT, freelancer_ids=["f000001"])
 
     project: ProjectInput
     freelancer_ids: tuple[DocumentId, ...] = Field(min_length=1, max_length=MAX_EXPLAINED)
@@ -143,6 +164,10 @@ class ExplainedFreelancer(BaseModel):
 class ExplainResponse(BaseModel):
     """An explanation for each freelancer, in their order."""
 
+    model_config = _example(
+        fingerprint=_FINGERPRINT, explanations=[{"freelancer_id": "f000001", "explanation": _REASONS}]
+    )
+
     fingerprint: str
     explanations: list[ExplainedFreelancer]
 
@@ -150,17 +175,47 @@ class ExplainResponse(BaseModel):
 class WrittenResponse(BaseModel):
     """A profile that was accepted: durable, and found from now on."""
 
+    model_config = _example(freelancer_id="f000001", fingerprint=_FINGERPRINT)
+
     freelancer_id: str
     fingerprint: str
+
+
+_RELEASE = {
+    "name": "5c2d9a-20261127T101500-abcd",
+    "fingerprint": _FINGERPRINT,
+    "rows": 1600,
+    "built_at": "2026-11-27T10:15:00Z",
+}
 
 
 class ReleaseResponse(BaseModel):
     """What answers now."""
 
+    model_config = _example(**_RELEASE)
+
     name: str
     fingerprint: str
     rows: int
     built_at: str
+
+
+class HealthResponse(BaseModel):
+    """The process is alive."""
+
+    model_config = _example(status="ok")
+
+    status: str
+
+
+class ReadyResponse(BaseModel):
+    """Model and index are loaded and belong together."""
+
+    model_config = _example(status="ready", release=_RELEASE["name"], fingerprint=_FINGERPRINT)
+
+    status: str
+    release: str
+    fingerprint: str
 
 
 class Problem(BaseModel):

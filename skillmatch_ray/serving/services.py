@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from skillmatch_ray.config import BackboneSettings, Config
 from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.documents import Freelancer, Project
-from skillmatch_ray.errors import ConfigError, FingerprintError, LockedError, SkillmatchError
+from skillmatch_ray.errors import ConfigError, FingerprintError, LockedError, SkillmatchError, StorageError
 from skillmatch_ray.index.filters import Filters
 from skillmatch_ray.index.releases import Desk, Release, active_release, status
 from skillmatch_ray.index.retriever import Retriever, SearchResult
@@ -96,6 +97,11 @@ class EncoderService:
             )
         return loaded
 
+    def cost(self, project: Project) -> int:
+        """About how many tokens of the backbone a brief is: a token is some four characters."""
+        limit = self._loaded[0].matcher.backbone.settings.max_section_tokens
+        return sum(min(limit, 2 + len(section.text) // 4) for section in project.sections())
+
     def encode(self, projects: Sequence[Project]) -> list[tuple[Vector, str]]:
         """(D,) float32 and the fingerprint of its space for each project."""
         loaded = self._loaded[0]
@@ -140,6 +146,25 @@ class Found:
     release: str
     fingerprint: str
     result: SearchResult
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """One search.
+
+    Attributes:
+        vector: (D,) of a project.
+        filters: hard filters.
+        top_k: candidates wanted.
+        fingerprint: of the model that made `vector`.
+        brief: that `vector` was made from; its words may count too.
+    """
+
+    vector: Vector
+    filters: Filters
+    top_k: int
+    fingerprint: str
+    brief: Project | None = None
 
 
 @dataclass
@@ -237,18 +262,36 @@ class RetrieverService:
                 "built_at": release.built_at.isoformat(),
             }
 
-    def search(
-        self, vector: Vector, filters: Filters, top_k: int, fingerprint: str, brief: Project | None = None
-    ) -> Found:
-        """Candidates, from the index of the vector's own space.
+    def search_many(self, requests: Sequence[SearchRequest]) -> list[Found]:
+        """Candidates for each request, from the index of its vector's own space; like requests are one search.
 
         Raises:
-            FingerprintError: if no index of that space is open.
-            MilvusError: if it does not answer.
+            FingerprintError: if no index of a space is open.
+            MilvusError: if one does not answer.
         """
+        alike: dict[Hashable, list[int]] = {}
+        for at, request in enumerate(requests):
+            words_count = (request.brief.language if request.brief else None) in self._config.milvus.hybrid
+            alone = at if words_count else None  # BM25 takes one query at a time
+            alike.setdefault((request.filters, request.top_k, request.fingerprint, alone), []).append(at)
+        found: dict[int, Found] = {}
+        for places in alike.values():
+            found.update(zip(places, self._search_alike([requests[at] for at in places]), strict=True))
+        return [found[at] for at in range(len(requests))]
+
+    def _search_alike(self, requests: Sequence[SearchRequest]) -> list[Found]:
+        one, fingerprint = requests[0], requests[0].fingerprint
         with self._use(fingerprint) as retriever:
-            result = retriever.search(vector, filters, top_k, fingerprint=fingerprint, plan=True, brief=brief)
-            return Found(retriever.release.name, fingerprint, result)
+            if len(requests) == 1:
+                results = [
+                    retriever.search(
+                        one.vector, one.filters, one.top_k, fingerprint=fingerprint, plan=True, brief=one.brief
+                    )
+                ]
+            else:
+                vectors = [request.vector for request in requests]
+                results = retriever.search_many(vectors, one.filters, one.top_k, fingerprint=fingerprint)
+            return [Found(retriever.release.name, fingerprint, result) for result in results]
 
     def similar(self, freelancer_id: str, top_k: int) -> Found | None:
         """Freelancers like one, or None if there is no such one."""
@@ -264,9 +307,23 @@ class RetrieverService:
             return [retriever.profile(freelancer_id) for freelancer_id in freelancer_ids]
 
     def upsert(self, freelancer: Freelancer, vector: Vector, fingerprint: str) -> None:
-        """Add or replace a freelancer, durably; found from now on."""
+        """Add or replace a freelancer, durably; found from now on.
+
+        Raises:
+            StorageError: if the disk is full, or nearly; nothing was written then.
+        """
+        self._check_room()
         with self._use(fingerprint) as retriever:
             retriever.upsert(freelancer, vector, fingerprint=fingerprint)
+
+    def _check_room(self) -> None:
+        """Milvus needs room too, and cannot give back a half-written change; deletions are never refused here."""
+        free_mb = shutil.disk_usage(self._workspace.root).free // 2**20
+        if free_mb < self._config.serving.min_free_mb:
+            raise StorageError(
+                f"{self._workspace.root} has {free_mb} MB left, serving.min_free_mb is "
+                f"{self._config.serving.min_free_mb}: make room on its disk"
+            )
 
     def delete(self, freelancer_id: str) -> None:
         """Remove a freelancer, durably and for good."""

@@ -1,13 +1,11 @@
-"""The serving benchmark: its arithmetic by hand, its batching, its reading of wrk."""
+"""The serving benchmark: its arithmetic by hand, its briefs, its reading of wrk."""
 
 from __future__ import annotations
 
-import asyncio
-
 import numpy as np
+import pytest
 
-from skillmatch_ray.benchmarks.serve import Batcher, Level, ServeBenchmark, conclude, parse_wrk
-from skillmatch_ray.documents import Project
+from skillmatch_ray.benchmarks.serve import Level, ServeBenchmark, brief_lengths, conclude, parse_wrk
 
 
 def test_the_keys_compare_served_with_direct():
@@ -30,22 +28,8 @@ def test_wrk_is_read_line_by_line():
     assert parse_wrk(f"Running 2s test\n\n{line}\n", 8) == Level(8, 15.0, 1.5, 2.25, 9.0, busy=2, errors=1)
 
 
-def test_batches_are_bounded_and_every_caller_gets_its_own_answer():
-    sizes = []
-
-    def encode(projects):
-        sizes.append(len(projects))
-        return [(np.array([len(p.title)], dtype=np.float32), p.id) for p in projects]
-
-    async def run():
-        batcher = Batcher(encode, size=4, wait_s=0.01)
-        server = asyncio.create_task(batcher.run())
-        projects = [Project(project_id=str(i), title="x" * (i + 1)) for i in range(10)]
-        answers = await asyncio.gather(*(batcher.encode(p) for p in projects))
-        server.cancel()
-        return answers
-
-    answers = asyncio.run(run())
-    assert [(int(v[0]), name) for v, name in answers] == [(i + 1, str(i)) for i in range(10)]
-    assert max(sizes) == 4
-    assert sum(sizes) == 10
+def test_briefs_have_250_tokens_on_average_and_600_at_the_95th_percentile():
+    lengths = brief_lengths(1000)
+    assert np.mean(lengths) == pytest.approx(250, rel=0.01)
+    assert np.percentile(lengths, 95) == pytest.approx(600, rel=0.01)
+    assert min(lengths) >= 1

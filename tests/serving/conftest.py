@@ -17,4 +17,4 @@ def local(tiny_workspace, tmp_path_factory):
     shutil.copytree(tiny_workspace.root, root)
     services = Local(load_config(tiny_workspace.config, [f"workspace={root}"]))
     yield services
-    services.index.close()
+    services.close()

@@ -1,55 +1,46 @@
-"""Encoder and searcher of this process, as the API wants them."""
+"""The service without Serve: the very classes that run in its replicas, in this process."""
 
 from __future__ import annotations
 
-from skillmatch_ray.serving.services import EncoderService, RetrieverService
+import asyncio
+
+import httpx
+
+from skillmatch_ray.serving.deployments import IndexRetriever, ProjectEncoder
+from skillmatch_ray.serving.flow import MatchFlow
+
+
+class Told(list):
+    """Metrics as they were observed: (name, value, tags)."""
+
+    def observe(self, name, value, tags):
+        self.append((name, value, tags))
 
 
 class Local:
-    """Encoder and searcher of this process, as the API wants them."""
+    """Encoder, retriever and flow over one workspace."""
 
     def __init__(self, config) -> None:
-        self.index = RetrieverService(config)
-        self.encoder = EncoderService(config, threads=1)
+        values = config.model_dump(mode="json")
+        self.config = config
+        self.told = Told()
+        self.index = IndexRetriever(values, self.told.observe)
+        self.encoder = ProjectEncoder(values, self.told.observe)
 
-    async def encode(self, project):
-        return self.encoder.encode([project])[0]
+    def flow(self, **options) -> MatchFlow:
+        return MatchFlow(self.encoder, self.index, observe=self.told.observe, **options)
 
-    async def encode_freelancer(self, freelancer):
-        return self.encoder.encode_freelancer(freelancer)
+    def close(self) -> None:
+        self.encoder.close()
+        self.index.close()
 
-    async def explain(self, *arguments):
-        return self.encoder.explain(*arguments)
 
-    async def fingerprint(self):
-        return self.encoder.fingerprint
+def send(api, method, path, **options):
+    """The answer of an ASGI application to one request; a crash is an answer too."""
 
-    async def search(self, *arguments):
-        return self.index.search(*arguments)
+    async def run():
+        transport = httpx.ASGITransport(api, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+            return await http.request(method, path, **options)
 
-    async def similar(self, *arguments):
-        return self.index.similar(*arguments)
-
-    async def profiles(self, *arguments):
-        return self.index.profiles(*arguments)
-
-    async def upsert(self, *arguments):
-        return self.index.upsert(*arguments)
-
-    async def delete(self, *arguments):
-        return self.index.delete(*arguments)
-
-    async def release(self, *arguments):
-        return self.index.release(*arguments)
-
-    async def releases(self):
-        return self.index.releases()
-
-    async def status(self):
-        return self.index.status()
-
-    async def operate(self, order):
-        return self.index.operate(order)
-
-    async def operation(self, operation_id):
-        return self.index.operation(operation_id)
+    return asyncio.run(run())

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 
-import httpx
 import pytest
+from serving_helpers import send
 
-from skillmatch_ray.serving.api import API_KEYS_VARIABLE, answer_match, build_api
-from skillmatch_ray.serving.schemas import MatchRequest
+from skillmatch_ray.serving.api import build_api
+from skillmatch_ray.serving.keys import KEYS_FILE_VARIABLE, KEYS_VARIABLE
 from skillmatch_ray.serving.services import Loaded
 
 pytestmark = pytest.mark.e2e
@@ -18,15 +17,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture
 def call(local):
-    def send(method, path, **options):
-        async def run():
-            transport = httpx.ASGITransport(build_api(local, local), raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
-                return await http.request(method, path, **options)
-
-        return asyncio.run(run())
-
-    return send
+    return lambda method, path, **options: send(build_api(local.flow()), method, path, **options)
 
 
 BRIEF = {"title": "React developer", "skills": ["React"], "description": "We rebuild our shop."}
@@ -43,7 +34,7 @@ def test_match_returns_ranked_candidates_with_reasons_that_add_up(call, local):
         reasons = candidate["explanation"]
         for side in ("project", "freelancer"):
             assert sum(part["score"] for part in reasons[side]) == pytest.approx(candidate["score"], abs=1e-3)
-    assert body["fingerprint"] == local.encoder.fingerprint
+    assert body["fingerprint"] == local.encoder.service.fingerprint
     assert body["plan"]["mode"] in ("exact", "approximate")
     assert set(body["milliseconds"]) == {"encode", "search", "explain"}
 
@@ -84,14 +75,14 @@ def test_broken_json_is_a_problem_not_a_crash(call):
 
 
 def test_release_and_readiness(call, local):
-    assert call("GET", "/v1/release").json()["fingerprint"] == local.encoder.fingerprint
+    assert call("GET", "/v1/release").json()["fingerprint"] == local.encoder.service.fingerprint
     assert call("GET", "/readyz").json()["status"] == "ready"
     assert call("GET", "/healthz").json() == {"status": "ok"}
 
 
 def test_an_encoder_of_another_space_is_not_ready_and_never_searches(call, local, monkeypatch):
-    other = Loaded(local.encoder._loaded[0].matcher, "0" * 64)
-    monkeypatch.setattr(local.encoder, "_loaded", (other,))
+    other = Loaded(local.encoder.service._loaded[0].matcher, "0" * 64)
+    monkeypatch.setattr(local.encoder.service, "_loaded", (other,))
     assert call("GET", "/readyz").status_code == 503
     answer = call("POST", "/v1/match", json={"project": BRIEF})
     assert answer.status_code == 503
@@ -99,12 +90,33 @@ def test_an_encoder_of_another_space_is_not_ready_and_never_searches(call, local
 
 
 def test_keys_are_asked_for_where_the_environment_has_them(call, monkeypatch):
-    monkeypatch.setenv(API_KEYS_VARIABLE, "old-key, new-key")
+    monkeypatch.setenv(KEYS_VARIABLE, "old-key, new-key")
     assert call("GET", "/v1/release").status_code == 401
-    assert call("GET", "/v1/release", headers={"x-api-key": "wrong"}).status_code == 401
+    for wrong in ("wrong", "old-key, new-key", "", "old-ke", "ключ"):
+        assert call("GET", "/v1/release", headers={"x-api-key": wrong.encode()}).status_code == 401, wrong
     for key in ("old-key", "new-key"):
         assert call("GET", "/v1/release", headers={"x-api-key": key}).status_code == 200
     assert call("GET", "/healthz").status_code == 200
+
+
+def test_a_file_of_keys_is_rotated_without_a_restart(local, monkeypatch, tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("old-key\n")
+    monkeypatch.setenv(KEYS_FILE_VARIABLE, str(keys))
+    api = build_api(local.flow())
+
+    def status(key):
+        return send(api, "GET", "/v1/release", headers={"x-api-key": key}).status_code
+
+    assert (status("old-key"), status("new-key")) == (200, 401)
+    keys.write_text("old-key\nnew-key\n")
+    assert (status("old-key"), status("new-key")) == (200, 200)
+    keys.unlink()  # in the middle of being replaced
+    assert status("new-key") == 200
+    keys.write_text("new-key\n")
+    assert (status("old-key"), status("new-key")) == (401, 200)
+    keys.write_text("")
+    assert (status(""), status("new-key")) == (401, 401)
 
 
 def test_a_defect_leaves_no_trace_in_the_answer(call, local, monkeypatch):
@@ -219,17 +231,19 @@ def test_the_page_is_self_contained(call):
         assert call("GET", path).status_code == 200, path
 
 
-def test_metrics_tell_hops_and_empty_results(local):
-    told = []
-
-    def observe(name, value, tags):
-        told.append((name, value, tags))
-
-    async def run():
-        nobody = MatchRequest.model_validate({"project": BRIEF, "filters": {"countries": ["AQ"]}})
-        await answer_match(nobody, local, local, observe)
-
-    asyncio.run(run())
+def test_metrics_tell_hops_and_empty_results(call, local):
+    local.told.clear()
+    assert call("POST", "/v1/match", json={"project": BRIEF, "filters": {"countries": ["AQ"]}}).status_code == 200
+    told = local.told
     assert {tags["hop"] for name, _, tags in told if name == "hop_ms"} == {"encode", "search"}
     assert ("empty_results", 1, {}) in told
-    assert ("candidates", 0, {"stage": "returned"}) in told
+    candidates = {tags["stage"]: value for name, value, tags in told if name == "candidates"}
+    assert candidates["before_filters"] > 100
+    assert candidates["after_filters"] == candidates["looked_at"] == candidates["returned"] == 0
+    assert {tags["batch"] for name, _, tags in told if name == "batch_items"} == {"encode", "search"}
+
+
+def test_operations_on_releases_are_refused_where_anybody_could_send_them(local):
+    api = build_api(local.flow(), operator=False)
+    assert send(api, "POST", "/v1/operations", json={"do": "rollback"}).status_code == 403
+    assert send(api, "GET", "/v1/releases").status_code == 200

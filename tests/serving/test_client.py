@@ -16,7 +16,8 @@ from skillmatch_ray.dataset import FREELANCERS, Dataset
 from skillmatch_ray.documents import Project
 from skillmatch_ray.errors import LockedError, ServiceError
 from skillmatch_ray.matching import match_once
-from skillmatch_ray.serving.api import API_KEYS_VARIABLE, build_api
+from skillmatch_ray.serving.api import build_api
+from skillmatch_ray.serving.keys import KEYS_VARIABLE, ApiKeys
 from skillmatch_ray.serving.operations import Operations
 from skillmatch_ray.stages import index_vectors
 from skillmatch_ray.workspace import Workspace
@@ -27,9 +28,16 @@ PROJECT = Project(project_id="brief", title="React developer", skills=("React",)
 
 
 @pytest.fixture(scope="module")
-def address(local):
+def keys():
+    return ApiKeys()
+
+
+@pytest.fixture(scope="module")
+def address(local, keys):
     """Of the API, served from a thread of this process."""
-    server = uvicorn.Server(uvicorn.Config(build_api(local, local), port=0, log_level="error", lifespan="off"))
+    server = uvicorn.Server(
+        uvicorn.Config(build_api(local.flow(), keys=keys), port=0, log_level="error", lifespan="off")
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     deadline = time.monotonic() + 60
@@ -43,7 +51,7 @@ def address(local):
 
 @pytest.fixture
 def config(local):
-    return local.index._config
+    return local.config
 
 
 def test_a_match_through_the_service_is_the_match_of_this_process(address, config, local, tiny_workspace):
@@ -109,8 +117,9 @@ def test_a_service_that_is_not_there_is_told(tmp_path):
         Service("localhost:8000").status()
 
 
-def test_the_key_comes_from_the_environment(address, monkeypatch):
-    monkeypatch.setenv(API_KEYS_VARIABLE, "first,second")
+def test_the_key_comes_from_the_environment(address, keys, monkeypatch):
+    monkeypatch.setenv(KEYS_VARIABLE, "first,second")
+    monkeypatch.setattr(keys, "_fixed", ApiKeys()._fixed)
     with pytest.raises(ServiceError, match=rf"status 401\).*\${API_KEY_VARIABLE}"):
         Service(address).releases()
     monkeypatch.setenv(API_KEY_VARIABLE, "second")

@@ -11,7 +11,8 @@ import time
 import pytest
 import uvicorn
 
-from skillmatch_ray.serving.api import API_KEYS_VARIABLE, build_api
+from skillmatch_ray.serving.api import build_api
+from skillmatch_ray.serving.keys import KEYS_VARIABLE, ApiKeys
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -20,12 +21,17 @@ pytestmark = [pytest.mark.e2e, pytest.mark.skipif(CHROMIUM is None, reason="no C
 
 
 @pytest.fixture(scope="module")
-def address(local):
+def keys():
+    return ApiKeys()
+
+
+@pytest.fixture(scope="module")
+def address(local, keys):
     """The API over HTTP, in a thread."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(build_api(local, local), port=port, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(build_api(local.flow(), keys=keys), port=port, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
@@ -92,8 +98,9 @@ def test_an_error_is_shown_with_its_field(page):
     assert "longitude" in page.text_content("#error")
 
 
-def test_the_page_asks_for_a_key_where_one_is_wanted(page, monkeypatch):
-    monkeypatch.setenv(API_KEYS_VARIABLE, "secret-key")
+def test_the_page_asks_for_a_key_where_one_is_wanted(page, keys, monkeypatch):
+    monkeypatch.setenv(KEYS_VARIABLE, "secret-key")
+    monkeypatch.setattr(keys, "_fixed", ApiKeys()._fixed)
     search(page)
     page.wait_for_selector("#key:visible")
     page.fill("#key", "secret-key")
@@ -112,7 +119,7 @@ def test_markup_in_a_profile_stays_text(page, local):
     page.wait_for_selector(".card")
     assert page.text_content(".headline") == profile["headline"]
     assert page.title() == "skillmatch"
-    local.index.delete("marked")
+    local.index.service.delete("marked")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

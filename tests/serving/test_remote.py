@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 import ray
 
-from skillmatch_ray.errors import FingerprintError
-from skillmatch_ray.serving.app import Remote
-from skillmatch_ray.serving.metrics import Metrics
+from skillmatch_ray.errors import FingerprintError, ReplicaError
+from skillmatch_ray.serving.deployments import Remote
+from skillmatch_ray.serving.metrics import COUNTERS, GAUGES, HISTOGRAMS, Metrics
 
 pytestmark = [pytest.mark.ray_local, pytest.mark.usefixtures("ray_session")]
 
@@ -56,17 +56,15 @@ def test_the_cause_arrives_without_the_remote_traceback():
 
 def test_a_call_to_a_lost_replica_is_repeated_once():
     assert search([killed(), Replica.remote()], "found") == "found"
-    with pytest.raises(ray.exceptions.RayActorError):
+    with pytest.raises(ReplicaError):
         search([killed(), killed(), Replica.remote()], "found")
 
 
-def test_every_metric_that_is_observed_exists():
+def test_every_metric_of_the_service_exists():
     metrics = Metrics()
-    metrics.observe("requests", 1, {"route": "/v1/match", "status": "200"})
-    metrics.observe("request_ms", 3.5, {"route": "/v1/match"})
-    metrics.observe("hop_ms", 2.5, {"hop": "encode"})
-    metrics.observe("candidates", 0, {"stage": "returned"})
-    metrics.observe("empty_results", 1, {})
-    metrics.observe("matches", 1, {"release": "r", "fingerprint": "f"})
+    for name, (_, tags) in {**COUNTERS, **GAUGES}.items():
+        metrics.observe(name, 1, dict.fromkeys(tags, "x"))
+    for name, (_, _, tags) in HISTOGRAMS.items():
+        metrics.observe(name, 0.5, dict.fromkeys(tags, "x"))
     with pytest.raises(KeyError):
         metrics.observe("unknown", 1, {})

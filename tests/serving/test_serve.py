@@ -1,9 +1,10 @@
-"""The whole service on Ray Serve, through the command line and HTTP."""
+"""The whole service on Ray Serve, through the command line and HTTP: everything in one replica, fast modes."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,9 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import yaml
 
+from skillmatch_ray.client import Service
 from skillmatch_ray.config import load_config
 from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.index.releases import active_release
@@ -46,32 +49,30 @@ def served(tiny_workspace, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def service(served, tiny_workspace):
-    """`skillmatch serve` in a process of its own; its address and process."""
+def service(served, tiny_workspace, tmp_path_factory):
+    """`skillmatch serve` in a process of its own; its address and what it printed."""
     port = free_port()
     command = [str(Path(sys.executable).parent / "skillmatch"), "serve", "-w", str(served.workspace)]
-    command += ["-c", str(tiny_workspace.config), "-s", f"serving.port={port}"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    command += ["-c", str(tiny_workspace.config), "-s", f"serving.port={port}", "-s", "serving.request_timeout_s=5"]
+    output = tmp_path_factory.mktemp("output") / "serve.log"
+    with output.open("w") as log, subprocess.Popen(command, stdout=log, stderr=log, text=True) as process:
         address = f"http://127.0.0.1:{port}"
         try:
-            wait_until_ready(address, process)
-            yield address, process
+            wait_until_ready(address, process, output)
+            yield address, output.read_text().replace("\n", " ")
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(90)
 
 
-def wait_until_ready(address, process, limit_s=240):
+def wait_until_ready(address, process, output, limit_s=240):
     started = time.monotonic()
     while time.monotonic() - started < limit_s:
-        assert process.poll() is None, process.stderr.read()[-3000:]
-        try:
-            if httpx.get(f"{address}/readyz", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
+        assert process.poll() is None, output.read_text()[-3000:]
+        if "Ctrl-C stops" in output.read_text() and httpx.get(f"{address}/readyz", timeout=60).status_code == 200:
+            return
         time.sleep(0.5)
-    pytest.fail(f"not ready after {limit_s} s")
+    pytest.fail(f"not ready after {limit_s} s: {output.read_text()[-3000:]}")
 
 
 def test_concurrent_briefs_get_the_answers_of_single_ones(service):
@@ -161,29 +162,82 @@ def test_a_new_release_is_taken_over_without_a_failed_request(service, served):
     assert releases[-1] == after.name != before.name
 
 
-def test_a_killed_encoder_comes_back(service):
+def test_an_older_release_is_activated_through_the_service(service):
     address, _ = service
-    victims = _processes("ProjectEncoder")
+    client = Service(address)
+    older, active = (release["name"] for release in client.releases()[-2:])
+    for name in (older, active):
+        assert client.activate(name) == name
+        assert httpx.post(f"{address}/v1/match", json=BRIEF, timeout=60).json()["release"] == name
+
+
+def test_metrics_reach_prometheus(service):
+    _, output = service
+    metrics = re.search(r"http://[^ ]+/metrics", output).group()
+    wanted = {"requests", "request_ms", "hop_ms", "batch_fill", "queue_ms", "candidates", "matches", "release_rows"}
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        text = httpx.get(metrics, timeout=20).text
+        missing = {name for name in wanted if f"ray_skillmatch_{name}" not in text}
+        if not missing:
+            return
+        time.sleep(1)
+    pytest.fail(f"not among the metrics: {missing}")
+
+
+def test_only_the_named_ports_are_open_beyond_loopback(service):
+    """The service's own port, and HTTP ports of its replicas, answer on this machine only."""
+    address, _ = service
+    port = int(address.rpartition(":")[2])
+    listening = {
+        (connection.laddr.ip, connection.laddr.port)
+        for process in _processes("Ingress")
+        for connection in psutil.Process(process).net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    own = {(c.laddr.ip, c.laddr.port) for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    assert ("127.0.0.1", port) in own
+    assert ("0.0.0.0", port) not in own
+    http = {ip for ip, number in listening if 30_000 <= number < 31_000}
+    assert http == {"127.0.0.1"}
+
+
+def test_a_client_that_never_sends_its_body_gets_504_and_its_slot_is_free_again(service):
+    address, _ = service
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as slow:
+        slow.sendall(
+            b"POST /v1/match HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{"
+        )
+        assert b" 504 " in slow.recv(4096).partition(b"\r\n")[0]
+    assert httpx.post(f"{address}/v1/match", json=BRIEF, timeout=60).status_code == 200
+
+
+def test_the_killed_replica_comes_back(service):
+    address, _ = service
+    victims = _processes("Ingress")
     assert victims
     os.kill(victims[0], signal.SIGKILL)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        answer = httpx.post(f"{address}/v1/match", json=BRIEF, timeout=60)
-        assert answer.status_code in (200, 503, 504), answer.text
-        if answer.status_code == 200 and _processes("ProjectEncoder") not in ([], victims):
+        if _status(address) == 200 and _processes("Ingress") not in ([], victims):
             return
-        time.sleep(1)
+        time.sleep(0.5)
     pytest.fail("no 200 within two minutes of the kill")
 
 
-def _processes(deployment: str) -> list[int]:
-    import psutil
+def _status(address):
+    try:
+        return httpx.post(f"{address}/v1/match", json=BRIEF, timeout=60).status_code
+    except httpx.TransportError:
+        return 0
 
-    return [
-        p.pid
-        for p in psutil.process_iter(["cmdline"])
-        if f"ServeReplica:skillmatch:{deployment}" in " ".join(p.info["cmdline"] or ())
-    ]
+
+def _processes(deployment: str) -> list[int]:
+    """Of the services that this test run started."""
+    children = psutil.Process().children(recursive=True)
+    name = f"ServeReplica:skillmatch:{deployment}"
+    return [process.pid for process in children if name in " ".join(process.cmdline())]
 
 
 def test_serve_config_is_known_to_serve_and_names_the_application():

@@ -17,7 +17,7 @@ from skillmatch_ray.errors import FingerprintError
 from skillmatch_ray.index.filters import Filters
 from skillmatch_ray.index.releases import activate, active_release, list_releases
 from skillmatch_ray.model.matcher import load_matcher
-from skillmatch_ray.serving.services import EncoderService, RetrieverService, follow_forever
+from skillmatch_ray.serving.services import EncoderService, RetrieverService, SearchRequest, follow_forever
 from skillmatch_ray.stages import encode_vectors, index_vectors
 from skillmatch_ray.workspace import Workspace
 
@@ -57,9 +57,13 @@ def services(two_releases):
     index.close()
 
 
+def search(index, vector, fingerprint, filters=None):
+    return index.search_many([SearchRequest(vector, filters or Filters(), 5, fingerprint)])[0]
+
+
 def ask(encoder, index):
     ((vector, fingerprint),) = encoder.encode([PROJECT])
-    return index.search(vector, Filters(), 5, fingerprint)
+    return search(index, vector, fingerprint)
 
 
 def test_whoever_sees_the_switch_first_nothing_is_mixed(two_releases, services):
@@ -96,11 +100,11 @@ def test_the_old_index_is_closed_once_it_is_drained(two_releases, services):
     ((vector, fingerprint),) = encoder.encode([PROJECT])
     activate(Workspace(config.workspace), second.name, config)
     index.follow()
-    assert index.search(vector, Filters(), 5, fingerprint).release == first.name
+    assert search(index, vector, fingerprint).release == first.name
     time.sleep(0.3)
     index.follow()
     with pytest.raises(FingerprintError, match="send the request again"):
-        index.search(vector, Filters(), 5, fingerprint)
+        search(index, vector, fingerprint)
 
 
 def test_what_was_put_before_the_swap_is_found_after_it(two_releases, services):
@@ -111,7 +115,7 @@ def test_what_was_put_before_the_swap_is_found_after_it(two_releases, services):
     activate(Workspace(config.workspace), second.name, config)
     encoder.follow()
     ((vector, fingerprint),) = encoder.encode([PROJECT])
-    found = index.search(vector, Filters(countries=("IS",)), 5, fingerprint)
+    found = search(index, vector, fingerprint, Filters(countries=("IS",)))
     assert found.release == second.name
     assert [c.freelancer_id for c in found.result.candidates] == ["newcomer"]
     index.delete("newcomer")
