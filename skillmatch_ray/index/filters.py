@@ -54,7 +54,12 @@ def _one_or_many(value: Any) -> Any:
         return ()
     if isinstance(value, str):
         return (value,)
-    return tuple(dict.fromkeys(value)) if isinstance(value, (list, tuple, set, frozenset)) else value
+    if not isinstance(value, (list, tuple, set, frozenset)):
+        return value
+    try:
+        return tuple(dict.fromkeys(value))
+    except TypeError:  # objects or lists inside: the check that follows names them
+        return tuple(value)
 
 
 Countries = Annotated[tuple[Country, ...], BeforeValidator(_one_or_many)]

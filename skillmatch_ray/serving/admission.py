@@ -91,7 +91,7 @@ class Admission:
                     "status": answer.status,
                     "ms": round(1000 * (time.perf_counter() - started), 2),
                     "active": self.active,
-                    **({"problem": scope.get("problem", answer.title)} if answer.status >= 400 else {}),
+                    **({"problem": answer.title or scope.get("problem", "none")} if answer.status >= 400 else {}),
                 }
             )
             request_id.reset(token)
@@ -117,13 +117,13 @@ class Admission:
 
     async def _within_limits(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         try:
-            await asyncio.wait_for(self.app(scope, self._counted(receive), answer), self.deadline_s)
+            await asyncio.wait_for(self.app(scope, self._counted(receive, answer), answer), self.deadline_s)
         except TimeoutError:
             await answer.problem(504, "Too slow", f"no answer within {self.deadline_s:g} s")
         except TooLargeError:
-            await answer.problem(413, "Too large", f"a body may have {self.max_body} bytes")
+            return  # answered already
 
-    def _counted(self, receive: Receive) -> Receive:
+    def _counted(self, receive: Receive, answer: _Answer) -> Receive:
         seen = 0
 
         async def counted() -> Message:
@@ -131,6 +131,8 @@ class Admission:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > self.max_body:
+                # At once: the application behind would make an answer of its own from the error.
+                await answer.problem(413, "Too large", f"a body may have {self.max_body} bytes")
                 raise TooLargeError
             return message
 
@@ -145,9 +147,12 @@ class _Answer:
         self.echo = echo
         self.started = time.perf_counter()
         self.status = 0
-        self.title = "none"
+        self.title = ""
+        self.closed = False
 
     async def __call__(self, message: Message) -> None:
+        if self.closed:
+            return
         if message["type"] == "http.response.start":
             self.status = message["status"]
             # A proxy that names requests (Serve's does) also puts the name on the response.
@@ -168,6 +173,7 @@ class _Answer:
             headers.append((b"retry-after", str(retry_after_s).encode()))
         await self({"type": "http.response.start", "status": status, "headers": headers})
         await self({"type": "http.response.body", "body": content})
+        self.closed = True
 
 
 def _has_header(scope: Scope, name: bytes) -> bool:

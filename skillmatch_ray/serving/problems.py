@@ -59,6 +59,8 @@ def add_error_handlers(api: FastAPI) -> None:
 
     @api.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 400:  # FastAPI's word for a body whose bytes are no text
+            return problem(request, 422, "Invalid request", "body: it is not JSON in UTF-8")
         return problem(request, error.status_code, "Refused", str(error.detail), headers=dict(error.headers or {}))
 
     @api.exception_handler(FingerprintError)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from skillmatch_ray.documents import DocumentId, Experience, Freelancer, Project
 from skillmatch_ray.index.filters import Filters
@@ -90,8 +90,17 @@ class MatchRequest(BaseModel):
     project: ProjectInput
     filters: Filters | None = Field(None, description="hard filters; default: the wishes that the project itself has")
     top_k: int = Field(10, ge=1, le=MAX_RESULTS)
-    explain: bool = Field(default=False, description="tell the share of each section and skill in each score")
+    explain: bool = Field(
+        default=False,
+        description=f"tell the share of each section and skill in each score; for top_k of at most {MAX_EXPLAINED}",
+    )
     plan: bool = Field(default=False, description="tell how the index was searched")
+
+    @model_validator(mode="after")
+    def _explanations_are_few(self) -> MatchRequest:
+        if self.explain and self.top_k > MAX_EXPLAINED:
+            raise ValueError(f"explain with top_k ({self.top_k}): at most {MAX_EXPLAINED} are explained at once")
+        return self
 
 
 class CandidateOutput(BaseModel):

@@ -8,6 +8,7 @@ import re
 import pytest
 from serving_helpers import send
 
+from skillmatch_ray.serving.admission import Admission
 from skillmatch_ray.serving.api import build_api
 from skillmatch_ray.serving.keys import KEYS_FILE_VARIABLE, KEYS_VARIABLE
 from skillmatch_ray.serving.services import Loaded
@@ -59,19 +60,46 @@ def test_filters_hold_and_exhaustion_is_told(call):
         ({"project": BRIEF, "filters": {"countrys": ["FR"]}}, "filters.countrys"),
         ({"project": {**BRIEF, "latitude": 100, "longitude": 0}}, "project.latitude"),
         ({}, "project"),
+        ({"project": BRIEF, "filters": {"countries": [{"a": 1}]}}, "filters.countries"),
+        ({"project": BRIEF, "explain": True, "top_k": 101}, ""),
     ],
 )
 def test_wrong_values_are_named(call, body, field):
     answer = call("POST", "/v1/match", json=body)
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json()["field"].startswith(field)
+    assert answer.json().get("field", "").startswith(field)
 
 
 def test_broken_json_is_a_problem_not_a_crash(call):
     answer = call("POST", "/v1/match", content=b"{", headers={"content-type": "application/json"})
     assert answer.status_code == 422
     assert answer.json()["status"] == 422
+
+
+def test_a_body_of_no_text_is_named_as_the_problem(call):
+    answer = call("POST", "/v1/match", content=b'{"project": "\xe9"}', headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    assert "UTF-8" in answer.json()["detail"]
+
+
+def test_a_body_beyond_the_limit_is_413_through_the_whole_api(local):
+    records = []
+    api = Admission(build_api(local.flow()), limit=2, max_body=1000, deadline_s=30, log=records.append)
+    body = json.dumps({"project": {"title": "x" * 2000}})
+
+    async def pieces():
+        for start in range(0, len(body), 100):
+            yield body[start : start + 100].encode()
+
+    for content in (body, pieces()):
+        answer = send(api, "POST", "/v1/match", content=content, headers={"content-type": "application/json"})
+        assert answer.status_code == 413, answer.text
+        assert answer.headers["content-type"] == "application/problem+json"
+    assert [(record["status"], record["problem"]) for record in records] == [(413, "Too large")] * 2
+    assert api.active == 0
+    small = send(api, "POST", "/v1/match", json={"project": BRIEF})
+    assert small.status_code == 200
 
 
 def test_release_and_readiness(call, local):
