@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter
+from fastapi import Path as PathParameter
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
@@ -54,6 +55,7 @@ class Update(_Order):
     dataset: Path = Field(description="directory on the service's machine, below `serving.datasets`")
 
 
+OperationId = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{32}$")]
 Order = Annotated[Activate | Rollback | Prune | Update, Field(discriminator="do")]
 
 
@@ -127,7 +129,7 @@ def add_operations(router: APIRouter, searcher: Searcher, *, is_open: bool = Tru
         return begun
 
     @router.get("/operations/{operation_id}", tags=["releases"], responses=documented(404))
-    async def operation(operation_id: str) -> Operation:
+    async def operation(operation_id: OperationId) -> Operation:
         """How an operation goes."""
         found = await searcher.operation(operation_id)
         if found is None:

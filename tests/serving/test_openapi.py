@@ -31,8 +31,9 @@ OPERATIONS = (
     ("delete", "/v1/freelancers/{freelancer_id}"),
     ("get", "/v1/release"),
     ("get", "/v1/releases"),
-    ("post", "/v1/release:activate"),
-    ("post", "/v1/release:rollback"),
+    ("get", "/v1/releases/status"),
+    ("post", "/v1/operations"),
+    ("get", "/v1/operations/{operation_id}"),
 )
 EXAMPLES = 8
 
