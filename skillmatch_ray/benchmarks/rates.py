@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-import gc
 import os
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 
 from skillmatch_ray.backbone.encoder import Backbone
@@ -28,8 +27,8 @@ from skillmatch_ray.planning.rates import Rate, load_rates
 from skillmatch_ray.sample.generator import write_sample
 
 DEFAULT_DOCUMENTS = 10_000
-KEYS = 200_000
-"""Enough that the allocator's granularity does not count."""
+KEYS = 100_000
+"""Enough that the growth of the dictionaries evens out."""
 TOKENISED = 2_000
 PART_ROWS = 1024
 DIM = 384
@@ -113,13 +112,13 @@ def _vector_bytes(root: Path) -> float:
 
 
 def _driver_bytes() -> float:
-    """Growth of this process for the keys and places of one freelancer."""
-    gc.collect()
-    before = psutil.Process().memory_info().rss
+    """Memory that the keys and places of one freelancer take in the driver."""
+    tracemalloc.start()
     wanted: dict[Any, str] = {VectorKey(f"freelancer-{i}", _hash()): _hash() for i in range(KEYS)}
     places = {key: Place(f"part-{i // PART_ROWS}", i % PART_ROWS) for i, key in enumerate(wanted)}
-    grown = psutil.Process().memory_info().rss - before
-    return grown / len(places)
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return used / len(places)
 
 
 def _hash() -> str:

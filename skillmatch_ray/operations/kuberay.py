@@ -104,7 +104,6 @@ def cluster_spec(cluster: dict[str, Any], placement: Placement) -> dict[str, Any
         "authOptions": {"mode": "token"},
         "enableInTreeAutoscaling": True,
         "autoscalerOptions": {
-            "version": "v2",
             "idleTimeoutSeconds": 60 * cluster.get("idle_timeout_minutes", 5),
             "upscalingMode": "Conservative" if cluster.get("upscaling_speed", 1.0) <= 1 else "Default",
         },

@@ -98,19 +98,28 @@ class Plan:
     Attributes:
         demand: what was asked for.
         steps: of one full build, one after the other.
-        sizes: memory, disk, replicas.
+        sizes: memory and disk.
+        replicas: of the service.
         missing: what could not be computed, and how to get the rate.
+        machines: those that the plan speaks of -> what they are.
     """
 
     demand: Demand
     steps: list[Step] = field(default_factory=list)
     sizes: list[Size] = field(default_factory=list)
+    replicas: list[Size] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    machines: dict[str, str] = field(default_factory=dict)
 
     @property
     def bottleneck(self) -> Step | None:
         """The step that takes longest with the workers planned; None where none could be computed."""
         return max(self.steps, key=lambda step: step.hours, default=None)
+
+    @property
+    def serving_bottleneck(self) -> Size | None:
+        """What needs most replicas; None where none could be computed."""
+        return max(self.replicas, key=lambda size: size.amount, default=None)
 
     @property
     def hours(self) -> float:
@@ -120,7 +129,8 @@ class Plan:
     def as_dict(self) -> dict[str, Any]:
         """For reports."""
         bottleneck = self.bottleneck.name if self.bottleneck else None
-        return asdict(self) | {"bottleneck": bottleneck, "hours": self.hours}
+        serving = self.serving_bottleneck.name if self.serving_bottleneck else None
+        return asdict(self) | {"bottleneck": bottleneck, "serving_bottleneck": serving, "hours": self.hours}
 
     def render(self) -> Group:
         """For people: steps, sizes, where the rates come from, what is missing."""
@@ -139,7 +149,7 @@ class Plan:
 
     def _sizes(self) -> Table:
         table = Table("memory, disk, replicas", "amount", title_justify="left")
-        for size in self.sizes:
+        for size in (*self.sizes, *self.replicas):
             table.add_row(size.name, f"{size.amount:,.4g} {size.unit}")
         return table
 
@@ -148,25 +158,30 @@ class Plan:
             return "no step has all the rates that it needs"
         share = self.bottleneck.hours / self.hours
         scope = "the steps that have rates" if self.missing else "all"
-        return f"{self.hours:,.1f} h in {scope}; the bottleneck is: {self.bottleneck.name} ({share:.0%})"
+        text = f"{self.hours:,.1f} h in {scope}; the bottleneck is: {self.bottleneck.name} ({share:.0%})"
+        serving = self.serving_bottleneck
+        return f"{text}; of serving: {serving.name} ({serving.amount:.0f})" if serving else text
 
     def _origins(self) -> list[str]:
-        parts: list[Step | Size] = [*self.steps, *self.sizes]
+        parts: list[Step | Size] = [*self.steps, *self.sizes, *self.replicas]
         used = {rate.name: rate for part in parts for rate in part.rates}
         lines = [f"  {rate.name} = {rate.value:,.4g} {rate.unit} ({rate.origin()})" for rate in used.values()]
-        return [*(["rates:"] if lines else []), *lines, *(f"missing: {text}" for text in self.missing)]
+        machines = [f"  {name}: {about}" for name, about in self.machines.items()]
+        missing = [f"missing: {text}" for text in self.missing]
+        return [*(["rates:"] if lines else []), *machines, *lines, *missing]
 
 
 def make_plan(demand: Demand, book: RateBook) -> Plan:
     """Compute every step and size that the book has rates for, and name the rates that it lacks."""
-    plan = Plan(demand)
-    for compute in (_survey, _encode, _insert, _build):
+    known = {name: book.machines[name] for name in (demand.cpu, demand.gpu) if name in book.machines}
+    plan = Plan(demand, machines={name: f"{one.about}, {one.memory_gb:g} GB" for name, one in known.items()})
+    for compute in (_survey, _encode, _index):
         _try(plan, lambda compute=compute: plan.steps.append(compute(demand, book)))  # type: ignore[misc]
     for measure in (_feeding, _worker_memory, _driver_memory, _vectors, _index_disk, _index_memory):
         _try(plan, lambda measure=measure: plan.sizes.append(measure(demand, book)))  # type: ignore[misc]
     if demand.qps:
         for count in (_encoder_replicas, _retriever_replicas, _ingress_replicas):
-            _try(plan, lambda count=count: plan.sizes.append(count(demand, book)))  # type: ignore[misc]
+            _try(plan, lambda count=count: plan.replicas.append(count(demand, book)))  # type: ignore[misc]
     return plan
 
 
@@ -229,16 +244,10 @@ def _encode(demand: Demand, book: RateBook) -> Step:
     return Step("encode", workers, demand.encoder, alone / workers, rates)
 
 
-def _insert(demand: Demand, book: RateBook) -> Step:
-    rate = book.need("index_insert_rows_per_s", demand.cpu)
-    return Step("insert into Milvus", 1, "writer", demand.freelancers / rate.value / HOUR, (rate,))
-
-
-def _build(demand: Demand, book: RateBook) -> Step:
-    rate = book.need("index_build_rows_per_s", demand.cpu)
-    return Step(
-        "build the HNSW graph", 1, f"index node ({demand.cpu})", demand.freelancers / rate.value / HOUR, (rate,)
-    )
+def _index(demand: Demand, book: RateBook) -> Step:
+    rate = book.need("index_rows_per_s", demand.cpu)
+    hours = demand.freelancers / rate.value / HOUR
+    return Step("insert, build the HNSW graph, check", 1, f"index node ({demand.cpu})", hours, (rate,))
 
 
 def _feeding(demand: Demand, book: RateBook) -> Size:

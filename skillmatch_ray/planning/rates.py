@@ -46,13 +46,11 @@ class Machine(Settings):
     Attributes:
         kind: what it computes with.
         about: processor or card.
-        cores: logical CPUs, of a `cpu`.
         memory_gb: of the machine, or of the card.
     """
 
     kind: Literal["cpu", "gpu"]
     about: str
-    cores: int = 0
     memory_gb: float
 
 

@@ -24,8 +24,7 @@ GIVEN = {
     "vector_bytes_per_row": 1600,
     "driver_bytes_per_row": 500,
     "worker_memory_bytes": 2e9,
-    "index_insert_rows_per_s": 4000,
-    "index_build_rows_per_s": 1000,
+    "index_rows_per_s": 1000,
     "index_disk_bytes_per_row": 4000,
     "index_memory_bytes_per_row": 2500,
     "brief_encodings_per_s": 100,
@@ -40,7 +39,7 @@ DEMAND = Demand(freelancers=7_200_000, tokens_per_profile=500, qps=200, gpu="h10
 def test_a_plan_agrees_with_the_arithmetic():
     """7.2M x (500/1e6 + 500/2e6) s = 5400 s: three workers of half an hour each.
 
-    Survey 7.2M/5000 = 1440 s = 0.4 h; insert 0.5 h; build 7200 s = 2 h, the longest.
+    Survey 7.2M/5000 = 1440 s = 0.4 h; index 7200 s = 2 h, the longest.
     Tokenising 500/2e5 = 2.5 ms against 0.75 ms of work: 3.3 cores feed a worker, rounded up 3.4.
     """
     plan = make_plan(DEMAND, RATES)
@@ -49,12 +48,12 @@ def test_a_plan_agrees_with_the_arithmetic():
     assert steps == {
         "read and check rows": (1, 0.4),
         "encode": (3, 0.5),
-        "insert into Milvus": (1, 0.5),
-        "build the HNSW graph": (1, 2.0),
+        "insert, build the HNSW graph, check": (1, 2.0),
     }
-    assert plan.bottleneck.name == "build the HNSW graph"
-    assert plan.hours == pytest.approx(3.4)
-    sizes = {size.name: size.amount for size in plan.sizes}
+    assert plan.bottleneck.name == "insert, build the HNSW graph, check"
+    assert plan.hours == pytest.approx(2.9)
+    assert plan.serving_bottleneck.name == "Milvus query nodes"
+    sizes = {size.name: size.amount for size in (*plan.sizes, *plan.replicas)}
     assert sizes == pytest.approx(
         {
             "cores that tokenise for each worker": 3.4,
@@ -72,7 +71,8 @@ def test_a_plan_agrees_with_the_arithmetic():
 
 def test_without_requests_there_are_no_replicas():
     plan = make_plan(dataclasses.replace(DEMAND, qps=0), RATES)
-    assert not [size for size in plan.sizes if "replicas" in size.name]
+    assert not plan.replicas
+    assert plan.serving_bottleneck is None
 
 
 def test_the_head_reads_no_more_than_its_limit():
