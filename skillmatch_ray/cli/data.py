@@ -99,3 +99,27 @@ def validate(
     found = validate_dataset(Dataset(dataset), quarantine, resolved.dataset)
     console().print(found.render())
     finish(report, found.as_dict())
+
+
+@app.command(
+    "import-benchmark",
+    rich_help_panel="Data",
+    epilog="Example: skillmatch import-benchmark Freelancer-Project-Matching --out benchmark; "
+    "skillmatch evaluate --workspace workspace --dataset benchmark/briefs",
+)
+def import_benchmark(
+    directory: Annotated[Path, typer.Argument(help="Files of MaltCompany/Freelancer-Project-Matching.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory for the datasets briefs/ and queries/.")],
+    flattened: Annotated[
+        bool, typer.Option("--flattened", help="Profiles parsed back from the strings that WorkRB makes of them.")
+    ] = False,
+    report: ReportOption = None,
+) -> None:
+    """Turn the public benchmark into two datasets that `evaluate` and all other verbs read."""
+    from skillmatch_ray.evaluation import malt
+
+    written = malt.import_benchmark(directory, out, flattened=flattened)
+    for dataset in written:
+        console().print(f"wrote {dataset.root}")
+    finish(report, {"datasets": [str(dataset.root) for dataset in written]})

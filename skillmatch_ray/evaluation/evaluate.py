@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from rich.console import Group
 from rich.table import Table
 
 from skillmatch_ray.backbone.encoder import Backbone
@@ -21,7 +22,7 @@ from skillmatch_ray.evaluation.encoders import Encoder, TowerEncoder, encode_all
 from skillmatch_ray.evaluation.overlap import TOP
 from skillmatch_ray.evaluation.peers import with_peers
 from skillmatch_ray.evaluation.ranking import QueryRanks, Scorer, dense_scorer, rank_judged
-from skillmatch_ray.evaluation.summary import MODEL, Figures, figures_of, summarise
+from skillmatch_ray.evaluation.summary import MODEL, PAIR_METRICS, Figures, figures_of, summarise
 from skillmatch_ray.evaluation.task import Task, read_task
 from skillmatch_ray.evaluation.truth import RELEVANT_GRADE
 from skillmatch_ray.files import read_json
@@ -71,8 +72,20 @@ class EvaluationReport:
         """The block as JSON values."""
         return self.content
 
-    def render(self) -> Table:
-        """Model, peers and floors side by side."""
+    def render(self) -> Group:
+        """Model, peers and floors side by side, and what the model does in each pair of languages."""
+        return Group(self._systems_table(), *([self._pairs_table()] if self.content[MODEL] else []))
+
+    def _pairs_table(self) -> Table:
+        table = Table(title="model, pool cut to one language", title_justify="left")
+        for name in ("project-freelancer", "projects", *PAIR_METRICS):
+            table.add_column(name, justify="left" if name == "project-freelancer" else "right")
+        for pair, block in self.content["per_language_pair"].items():
+            cells = (f"{block[metric][MODEL]:.3f}" for metric in PAIR_METRICS)
+            table.add_row(pair, str(block["projects"]), *cells)
+        return table
+
+    def _systems_table(self) -> Table:
         table = Table(title=self._title(), title_justify="left")
         table.add_column("system")
         for name in (*KEY_METRICS, "skills@10", "language gap"):

@@ -15,7 +15,7 @@ import numpy as np
 from skillmatch_ray.evaluation.baselines import FLOORS
 from skillmatch_ray.evaluation.bias import BIAS_FIGURES, language_bias
 from skillmatch_ray.evaluation.bootstrap import compare, holm, intervals
-from skillmatch_ray.evaluation.metrics import Values, average_precision, column_table, ranking_metrics, recall_curve
+from skillmatch_ray.evaluation.metrics import Values, column_table, ranking_metrics, recall_curve
 from skillmatch_ray.evaluation.overlap import TOP, overlaps, skills_at
 from skillmatch_ray.evaluation.ranking import Judged, QueryRanks
 from skillmatch_ray.evaluation.task import UNKNOWN, Task
@@ -23,6 +23,7 @@ from skillmatch_ray.evaluation.truth import RELEVANT_GRADE
 
 MODEL: Final = "model"
 GROUP_METRICS: Final = ("map", f"category_overlap@{TOP}", f"skill_overlap@{TOP}")
+PAIR_METRICS: Final = ("map", "r_precision@5", "r_precision@10", "mrr")
 LEAST_TO_RESAMPLE: Final = 5
 """Of fewer projects a group has no intervals: resampling one project says that nothing varies."""
 CURVE_PLACES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -163,24 +164,26 @@ def _relevant_ranks(task: Task, ranking: Sequence[QueryRanks]) -> list[Any]:
 
 
 def _per_language_pair(task: Task, rankings: Rankings, seed: int) -> dict[str, Any]:
-    """MAP of every system by pair: "en-fr" = English projects, the pool cut to French freelancers."""
-    cells: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    """Figures of every system by pair: "en-fr" = English projects, the pool cut to French freelancers."""
+    cells: dict[str, dict[str, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
     languages = task.pool.languages
     for name, ranking in rankings.items():
         for project, query, ranks in zip(task.projects, task.judged, ranking, strict=True):
-            relevant = query.grades >= RELEVANT_GRADE
             spoken = languages.codes[query.places]
-            for code in np.unique(spoken[relevant]):
+            for code in np.unique(spoken[query.grades >= RELEVANT_GRADE]):
                 pair = f"{project.language or UNKNOWN}-{languages.names[code]}"
-                cells[pair][name].append(average_precision(ranks.in_group[relevant & (spoken == code)]))
+                own = spoken == code
+                row = ranking_metrics(ranks.in_group[own], query.grades[own], RELEVANT_GRADE)
+                cells[pair][name].append({metric: row[metric] for metric in PAIR_METRICS})
     return {pair: _pair(systems, seed) for pair, systems in sorted(cells.items())}
 
 
-def _pair(systems: Mapping[str, Sequence[float]], seed: int) -> dict[str, Any]:
-    tables = {name: {"map": np.array(values)} for name, values in systems.items()}
+def _pair(systems: Mapping[str, Sequence[dict[str, float]]], seed: int) -> dict[str, Any]:
+    tables = {name: column_table(rows) for name, rows in systems.items()}
     rows = list(range(len(next(iter(systems.values())))))
+    bounds = _group_intervals(tables, rows, seed)
     return {
         "projects": len(rows),
-        "map": {name: _mean(table["map"]) for name, table in tables.items()},
-        "intervals": {name: found["map"] for name, found in _group_intervals(tables, rows, seed).items()},
+        **{m: {name: _mean(table[m]) for name, table in tables.items()} for m in PAIR_METRICS},
+        "intervals": {name: found["map"] for name, found in bounds.items()},
     }
