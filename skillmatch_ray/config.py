@@ -84,7 +84,9 @@ class EncodeSettings(Settings):
     max_workers: int | None = Field(None, ge=1, description="the pool grows up to this where work waits; None: fixed")
     cpus_per_worker: float = Field(1.0, gt=0)
     gpus_per_worker: float = Field(0.0, ge=0)
-    threads_per_worker: int | None = Field(None, ge=1, description="None: the cores of the machine / workers")
+    threads_per_worker: int | None = Field(
+        None, ge=1, description="None: cpus_per_worker from 2 on, else the CPUs of the machine / workers"
+    )
     rows_per_block: int = Field(256, ge=1, description="rows that are encoded, and committed, together")
 
     @model_validator(mode="after")

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from skillmatch_ray.documents import Freelancer, Project
 from skillmatch_ray.errors import DatasetError
+from skillmatch_ray.files import reachable
 from skillmatch_ray.relations import Interaction, Judgement
 
 RowT = TypeVar("RowT", bound=BaseModel)
@@ -169,7 +170,7 @@ class Dataset:
     """A directory of tables.
 
     Attributes:
-        root: the directory.
+        root: the directory; see `files.locate` for one in an object store.
     """
 
     root: Path
@@ -180,7 +181,7 @@ class Dataset:
         Raises:
             DatasetError: if the directory is missing or the table stands there in two forms.
         """
-        if not self.root.is_dir():
+        if not reachable(self.root):
             raise DatasetError(f"dataset {self.root} is not a directory")
         forms = [p for s in SUFFIXES if (p := self.root / f"{kind.name}{s}").is_file()]
         folder = self.root / kind.name
@@ -368,7 +369,7 @@ def _parse_json_line(part: Path, number: int, line: bytes) -> RawRow:
 def _read_parquet(kind: TableKind[Any], part: Path, report: TableReport) -> Iterator[RawRow]:
     before, number = report.bytes_read, 0
     try:
-        with pq.ParquetFile(part) as file:
+        with part.open("rb") as source, pq.ParquetFile(source) as file:
             names = file.schema_arrow.names
             report.note_columns(kind, names)
             # What no field has is not read; but rows without any known column still are rows.

@@ -1,4 +1,8 @@
-"""Files that a kill at any moment leaves whole: atomic writes, JSON, hashes and owner locks."""
+"""Files that a kill at any moment leaves whole: atomic writes, JSON, hashes and owner locks.
+
+A place is a path of this machine or a URI of an object store (s3://, gs://, file://). Of the latter `locate`
+makes an object with the methods of `Path`, so that whoever reads and writes need not know.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,70 @@ import json
 import os
 import shutil
 import socket
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from skillmatch_ray.errors import LockedError
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from skillmatch_ray.errors import ConfigError, LockedError
+
+_INSTALL = {"s3": "skillmatch-ray[s3]", "gs": "skillmatch-ray[gcs]"}
+
+
+def locate(place: str | Path) -> Path:
+    """The path that `place` names, or for the URI of an object store something with a path's methods.
+
+    Example:
+        >>> locate("file:///data/x.jsonl")
+        PosixPath('/data/x.jsonl')
+
+    Raises:
+        ConfigError: if the kind of store is unknown, or its package is not installed.
+    """
+    scheme, separator, rest = str(place).partition("://")
+    if not separator:
+        return Path(place)
+    if scheme == "file":
+        return Path(rest)
+    from fsspec import available_protocols
+    from upath import UPath
+
+    if scheme not in available_protocols():
+        raise ConfigError(
+            f"{place}: unknown kind of store {scheme!r}: give a directory, s3://..., gs://... or file://..."
+        )
+    try:
+        # Other workers write there too: a listing must not come from memory.
+        path = UPath(str(place), use_listings_cache=False)
+        path.fs  # noqa: B018 -- finds out now whether the store's package is there
+    except ImportError as e:
+        package = _INSTALL.get(scheme, f"fsspec[{scheme}]")
+        raise ConfigError(f"{place}: the package for {scheme}:// is missing ({e}): pip install '{package}'") from e
+    return cast("Path", path)
+
+
+def is_remote(path: Path) -> bool:
+    """Whether it lies in an object store: no rename, no lock, no directories, but whole objects only."""
+    return not isinstance(path, Path)
+
+
+def reachable(path: Path) -> bool:
+    """Whether a directory is there.
+
+    Raises:
+        ConfigError: if its object store does not answer or refuses.
+    """
+    try:
+        return path.is_dir()
+    except Exception as e:
+        raise ConfigError(
+            f"{path} cannot be reached ({type(e).__name__}: {e}): check the address, and the credentials in the "
+            "environment"
+        ) from e
 
 
 def temporary_sibling(path: Path) -> Path:
@@ -26,6 +88,12 @@ def temporary_sibling(path: Path) -> Path:
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path that becomes `path` when the block ends well, and vanishes otherwise."""
+    if is_remote(path):
+        with tempfile.TemporaryDirectory() as directory:
+            temporary = Path(directory) / path.name
+            yield temporary
+            upload(temporary, path)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_sibling(path)
     try:
@@ -35,6 +103,51 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def upload(source: Path, target: Path) -> None:
+    """Put a file into an object store, where it appears whole or not at all."""
+    remote = cast("Any", target)
+    remote.fs.put_file(str(source), remote.path)
+
+
+def create_text(path: Path, text: str) -> bool:
+    """Write a file that must not be there yet, in an object store or here; whether it was so."""
+    try:
+        if is_remote(path):
+            remote = cast("Any", path)
+            remote.fs.pipe_file(remote.path, text.encode(), mode="create")
+        else:
+            temporary = temporary_sibling(path)
+            temporary.write_text(text, encoding="utf-8")
+            try:
+                path.hardlink_to(temporary)
+            finally:
+                temporary.unlink()
+    except FileExistsError:
+        return False
+    return True
+
+
+def make_directory(path: Path) -> None:
+    """A directory with its parents; an object store needs none."""
+    if not is_remote(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory and all in it, if it is there."""
+    if not is_remote(path):
+        shutil.rmtree(path, ignore_errors=True)
+    elif path.is_dir():
+        remote = cast("Any", path)
+        remote.fs.rm(remote.path, recursive=True)
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A Parquet file, from wherever it lies."""
+    with path.open("rb") as file:
+        return pq.read_table(file, columns=columns)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,11 @@ from skillmatch_ray.config import BackboneSettings
 TINY_DIM = 32
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How often the tests that kill something do it, each time at another random moment."""
+    parser.addoption("--trials", type=int, default=3, help="kills of each kind in tests/pipeline/test_kills.py")
+
+
 def make_tiny_checkpoint(path: Path, seed: int = 0) -> Path:
     """A real BertModel, 2 layers, d=32, with a Unigram tokenizer over characters and a few words."""
     from transformers import BertConfig, BertModel

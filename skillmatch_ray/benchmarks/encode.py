@@ -1,12 +1,11 @@
-"""`skillmatch benchmark encode`: the pipeline beside a bare loop and sentence-transformers, over the same texts.
+"""`skillmatch benchmark encode`: the pipeline beside a bare loop and other engines, over the same texts.
 
-Every rate is backbone tokens per second in steady state. Start-up and the head are told apart. A peer that is
-too slow for all texts runs on a random subset, whose size is in the report.
+Every rate is backbone tokens per second in steady state, section vectors without the head on every side. Start-up
+and the head are told apart. A peer that is too slow for all texts runs on a random subset, whose size is told.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import platform
 import tempfile
 import time
@@ -18,49 +17,40 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from rich.console import Group
+from rich.table import Table
 
-from skillmatch_ray.backbone.encoder import Backbone, TokenIds, TokenStates
-from skillmatch_ray.backbone.resolve import CHECKPOINT_FILES
+from skillmatch_ray.backbone.encoder import Backbone
+from skillmatch_ray.benchmarks.encode_peers import (
+    AGREEMENT_SECTIONS,
+    PeerError,
+    Rate,
+    different_tokens,
+    onnxruntime_rate,
+    section_vectors,
+    sentence_transformers_rates,
+    synchronize,
+)
 from skillmatch_ray.config import Config, ModelSettings
 from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.documents import Freelancer
 from skillmatch_ray.files import write_json
 from skillmatch_ray.model.matcher import Matcher, section_prefix
 from skillmatch_ray.pipeline.encode import encode_freelancers
+from skillmatch_ray.pipeline.session import threads_for
+from skillmatch_ray.planning.flops import transformer_flops
 from skillmatch_ray.sample.generator import write_sample
 
-DEFAULT_DOCUMENTS = 400
+DEFAULT_DOCUMENTS = 800
 FULL_DOCUMENTS = 20_000
 PEER_SECONDS = 60.0
 """About how long one setting of a peer may run."""
-BATCH_SIZES = (8, 16, 32, 64, 128)
-COSINE_SECTIONS = 200
 HEAD_DOCUMENTS = 64
-LEAST_AGREEMENT = 0.98
 LEAST_BLOCKS = 12
 """Of each worker."""
 MATRIX = 2048
 
-Encode = Callable[[Sequence[str]], NDArray[np.float32]]
-
-
-@dataclass(frozen=True)
-class Rate:
-    """One contestant.
-
-    Attributes:
-        tokens_per_s: backbone tokens, steady state.
-        sections: on which it was measured.
-        startup_s: until the first result, not in the rate.
-        note: how it was set.
-    """
-
-    tokens_per_s: float
-    sections: int
-    startup_s: float = 0.0
-    note: str = ""
+Progress = Callable[[float, float, str], None]
 
 
 @dataclass
@@ -71,31 +61,78 @@ class EncodeBenchmark:
         machine: processor, cores, dtype of the backbone.
         texts: counts of documents, sections and tokens, languages among them.
         rates: contestant -> its rate.
-        ratios: pipeline_over_*.
-        documents_per_s: of the pipeline, steady state.
+        ratios: pipeline_over_*, steady state.
+        ratios_with_startup: the same with every side's start-up in its time.
+        documents_per_s: of the pipeline, steady state, without the head.
         head_share: time of the default head over time of the backbone, same documents.
+        documents_per_s_with_head: the same with the default head.
         cosine_to_float32: lowest and mean over sections.
         matrix_flops: the machine's own matrix product in the backbone's dtype, FLOP/s.
-        matrix_share: the pipeline's FLOP/s over it.
+        matrix_flops_float32: in float32.
+        matrix_share: the pipeline's FLOP/s over `matrix_flops`.
         not_run: peer -> why.
-        agreement: lowest cosine between our section vectors and those of sentence-transformers.
+        seconds: of everything.
     """
 
     machine: dict[str, Any]
     texts: dict[str, Any]
     rates: dict[str, Rate] = field(default_factory=dict)
     ratios: dict[str, float] = field(default_factory=dict)
+    ratios_with_startup: dict[str, float] = field(default_factory=dict)
     documents_per_s: float = 0.0
     head_share: float = 0.0
+    documents_per_s_with_head: float = 0.0
     cosine_to_float32: dict[str, float] = field(default_factory=dict)
     matrix_flops: float = 0.0
+    matrix_flops_float32: float = 0.0
     matrix_share: float = 0.0
     not_run: dict[str, str] = field(default_factory=dict)
-    agreement: float = 0.0
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For reports; the ratios stand at the top."""
+        return self.ratios | asdict(self)
+
+    def render(self) -> Group:
+        """For people."""
+        return Group(self._table(), *self._lines(), *(f"not run: {name}: {why}" for name, why in self.not_run.items()))
+
+    def _table(self) -> Table:
+        texts = self.texts
+        table = Table(
+            "engine", "tokens/s", "pipeline over it", "on sections", "start-up s", "settings",
+            title=f"{texts['documents']:,} documents, {texts['sections']:,} sections, {texts['mean_tokens']} tokens "
+            f"each on average, {len(texts['languages'])} languages; {self.machine['processor']}", title_justify="left",
+        )  # fmt: skip
+        for name, rate in self.rates.items():
+            ratio = self.ratios.get(f"pipeline_over_{name}")
+            table.add_row(
+                name.replace("_", " "), f"{rate.tokens_per_s:,.0f}", f"{ratio:.2f}" if ratio else "",
+                f"{rate.sections:,}", f"{rate.startup_s:.1f}", rate.note,
+            )  # fmt: skip
+        return table
+
+    def _lines(self) -> list[str]:
+        dtype, cosine = str(self.machine["dtype"]).removeprefix("torch."), self.cosine_to_float32
+        products = (self.matrix_flops / 1e9, self.matrix_flops_float32 / 1e9)
+        return [
+            *(f"{name} = {ratio:.2f}" for name, ratio in self.ratios.items()),
+            f"documents/s: {self.documents_per_s:,.1f} without the head, {self.documents_per_s_with_head:,.1f} with it",
+            f"head: {self.head_share:.0%} of the backbone's time",
+            f"cosine to float32: {cosine['lowest']:.5f} lowest, {cosine['mean']:.5f} mean",
+            f"matrix products, GFLOP/s: {products[0]:,.0f} {dtype}, {products[1]:,.0f} float32",
+            f"the pipeline reaches {self.matrix_share:.0%} of the {dtype} rate",
+            "with start-up: " + ", ".join(f"{name} = {ratio:.2f}" for name, ratio in self.ratios_with_startup.items()),
+        ]
 
 
 def benchmark_encode(
-    config: Config, *, documents: int = DEFAULT_DOCUMENTS, report: Path | None = None, full: bool = False
+    config: Config,
+    *,
+    documents: int = DEFAULT_DOCUMENTS,
+    report: Path | None = None,
+    full: bool = False,
+    progress: Progress = lambda *_: None,
 ) -> EncodeBenchmark:
     """Measure everything in one run; writes `report` as JSON where given.
 
@@ -104,24 +141,53 @@ def benchmark_encode(
         documents: freelancers of the built-in sample.
         report: where the figures go.
         full: 20,000 documents, and every peer over all of them.
+        progress: called with (steps done, steps, what comes).
     """
+    begun = time.perf_counter()
     count = FULL_DOCUMENTS if full else documents
+    seconds = float("inf") if full else PEER_SECONDS
     config = _with_many_blocks(config, count)
+    torch.set_num_threads(threads_for(1, config.encode.threads_per_worker))
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
+        progress(0, 6, "sample")
         write_sample(root / "data", config.sample.model_copy(update={"freelancers": count}), config.seed)
         people = Dataset(root / "data").freelancers()
         backbone = Backbone.load(config.backbone)
         result = _describe(people, backbone, config)
+        progress(1, 6, "bare loop")
         result.rates["loop"] = _loop(people, backbone, config)
+        progress(2, 6, "pipeline")
         result.rates["pipeline"], result.documents_per_s = _pipeline(backbone, config, root)
-        _peers(result, _texts(people, backbone), backbone, root, seconds=float("inf") if full else PEER_SECONDS)
+        _peers(result, backbone, _shuffled(_texts(people, backbone)), root, seconds, progress=progress)
+        progress(5, 6, "head, precision, matrix products")
         result.head_share = _head_share(people[:HEAD_DOCUMENTS], backbone, config.model)
         result.cosine_to_float32 = _cosine(people, backbone, config)
     _conclude(result, backbone)
+    result.seconds = round(time.perf_counter() - begun, 1)
     if report is not None:
-        write_json(report, asdict(result))
+        write_json(report, result.as_dict())
     return result
+
+
+def _shuffled(texts: list[str]) -> list[str]:
+    return [texts[i] for i in np.random.default_rng(0).permutation(len(texts))]
+
+
+def _peers(
+    result: EncodeBenchmark, backbone: Backbone, texts: list[str], root: Path, seconds: float, *, progress: Progress
+) -> None:
+    try:
+        progress(3, 6, "sentence-transformers")
+        default, best = sentence_transformers_rates(backbone, texts, root / "peer", seconds)
+        result.rates |= {"sentence_transformers_default": default, "sentence_transformers_best": best}
+    except PeerError as e:
+        result.not_run["sentence-transformers"] = str(e)
+    try:
+        progress(4, 6, "ONNX Runtime")
+        result.rates["onnxruntime"] = onnxruntime_rate(backbone, texts, root, seconds)
+    except PeerError as e:
+        result.not_run["ONNX Runtime"] = str(e)
 
 
 def _with_many_blocks(config: Config, documents: int) -> Config:
@@ -180,25 +246,11 @@ def _loop(people: Sequence[Freelancer], backbone: Backbone, config: Config) -> R
         tokenized = backbone.tokenize(texts)
         states = backbone.encode_tokens(tokenized)
         section_vectors(states)
-        tokens += _different_tokens(tokenized)
+        tokens += different_tokens(tokenized)
         sections += len(texts)
-    _synchronize(backbone)
-    return Rate(
-        tokens / (time.perf_counter() - started), sections, note=f"token budget {backbone.settings.token_budget}"
-    )
-
-
-def _different_tokens(tokenized: Sequence[TokenIds]) -> int:
-    """Tokens that the backbone reads: sections that are equal after truncation count once."""
-    return sum({ids.tobytes(): len(ids) for ids in tokenized}.values())
-
-
-def section_vectors(states: TokenStates) -> Tensor:
-    """(S, D) float32 mean over the tokens of each section."""
-    lengths = torch.from_numpy(np.diff(states.offsets)).to(states.states.device)
-    owner = torch.repeat_interleave(torch.arange(len(states), device=lengths.device), lengths)
-    sums = torch.zeros((len(states), states.states.shape[1]), device=lengths.device)
-    return sums.index_add_(0, owner, states.states.float()) / lengths[:, None]
+    synchronize(backbone)
+    note = f"token budget {backbone.settings.token_budget}, {torch.get_num_threads()} threads"
+    return Rate(tokens / (time.perf_counter() - started), sections, note=note, tokens=tokens)
 
 
 def _pipeline(backbone: Backbone, config: Config, root: Path) -> tuple[Rate, float]:
@@ -206,95 +258,25 @@ def _pipeline(backbone: Backbone, config: Config, root: Path) -> tuple[Rate, flo
     Matcher.untrained(backbone, ModelSettings(layers=0)).save(root / "model")
     done = encode_freelancers(config, Dataset(root / "data"), root / "model", root / "out")
     per_document = done.computed_tokens / done.encoded
-    rate = Rate(done.steady_tokens_per_s, done.encoded, done.startup_s, f"{done.workers} workers; sections = documents")
+    # What is not steady: reading, starting Ray and workers, publishing.
+    startup = done.seconds - done.computed_tokens / done.steady_tokens_per_s
+    note = f"{done.workers} workers; on documents, not sections"
+    rate = Rate(done.steady_tokens_per_s, done.encoded, max(startup, 0.0), note, done.computed_tokens)
     return rate, rate.tokens_per_s / per_document
-
-
-def _peers(result: EncodeBenchmark, texts: list[str], backbone: Backbone, root: Path, seconds: float) -> None:
-    if importlib.util.find_spec("sentence_transformers") is None:
-        result.not_run["sentence-transformers"] = "not installed: pip install 'skillmatch-ray[benchmark]'"
-        return
-    rng = np.random.default_rng(0)
-    shuffled = [texts[i] for i in rng.permutation(len(texts))]
-    checkpoint = peer_checkpoint(backbone, root / "peer")
-    default = sentence_transformer(checkpoint, backbone, torch.float32)
-    result.agreement = agreement(_with_batch(default, 32), backbone, shuffled[:COSINE_SECTIONS])
-    if result.agreement < LEAST_AGREEMENT:
-        result.not_run["sentence-transformers"] = f"its vectors differ from ours (cosine {result.agreement:.3f})"
-        return
-    result.rates["sentence_transformers_default"] = _measure(
-        _with_batch(default, 32), shuffled, backbone, seconds, "float32, batch 32"
-    )
-    model = sentence_transformer(checkpoint, backbone, backbone.dtype)
-    sample = shuffled[: max(256, BATCH_SIZES[-1])]
-    tuned = {
-        size: _measure(_with_batch(model, size), sample, backbone, seconds / len(BATCH_SIZES)).tokens_per_s
-        for size in BATCH_SIZES
-    }
-    best = max(tuned, key=lambda size: tuned[size])
-    note = f"{str(backbone.dtype).removeprefix('torch.')}, batch {best} of {list(BATCH_SIZES)}"
-    result.rates["sentence_transformers_best"] = _measure(_with_batch(model, best), shuffled, backbone, seconds, note)
-
-
-def _with_batch(model: Any, size: int) -> Encode:
-    return lambda part: model.encode(list(part), batch_size=size, show_progress_bar=False)
-
-
-def peer_checkpoint(backbone: Backbone, directory: Path) -> Path:
-    """The same weights and tokenizer, with the file that tells transformers how to load the tokenizer."""
-    directory.mkdir()
-    for name in CHECKPOINT_FILES:
-        (directory / name).symlink_to((backbone.checkpoint / name).resolve())
-    special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-    length = {"model_max_length": backbone.settings.max_section_tokens}
-    write_json(directory / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"} | special | length)
-    return directory
-
-
-def sentence_transformer(checkpoint: Path, backbone: Backbone, dtype: torch.dtype) -> Any:
-    """sentence-transformers over `peer_checkpoint`, truncated like the backbone, with mean pooling."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-
-    length = backbone.settings.max_section_tokens
-    words = Transformer(str(checkpoint), model_kwargs={"dtype": dtype}, max_seq_length=length)
-    return SentenceTransformer(modules=[words, Pooling(backbone.dim, "mean")], device=str(backbone.device))
-
-
-def agreement(encode: Encode, backbone: Backbone, texts: Sequence[str]) -> float:
-    """Lowest cosine between a peer's section vectors and ours: a peer that computes less is no peer."""
-    ours = torch.nn.functional.normalize(section_vectors(backbone.encode(texts)), dim=-1).cpu()
-    theirs = torch.nn.functional.normalize(torch.as_tensor(encode(texts)).float().cpu(), dim=-1)
-    return float((ours * theirs).sum(-1).min())
-
-
-def _measure(encode: Encode, texts: list[str], backbone: Backbone, seconds: float, note: str = "") -> Rate:
-    """Rate over a random subset that takes about `seconds`, judged by a first taste."""
-    taste = texts[: min(len(texts), 64)]
-    encode(taste[:16])
-    started = time.perf_counter()
-    encode(taste)
-    spent = time.perf_counter() - started
-    part = texts[: min(len(texts), max(len(taste), int(len(taste) * min(seconds / spent, len(texts)))))]
-    tokens = _different_tokens(backbone.tokenize(part))
-    started = time.perf_counter()
-    encode(part)
-    _synchronize(backbone)
-    return Rate(tokens / (time.perf_counter() - started), len(part), note=note)
 
 
 def _head_share(people: Sequence[Freelancer], backbone: Backbone, settings: ModelSettings) -> float:
     matcher = Matcher.untrained(backbone, settings)
     started = time.perf_counter()
     documents = matcher.token_states("freelancer", people)
-    _synchronize(backbone)
+    synchronize(backbone)
     encoded = time.perf_counter()
     matcher.towers.encode("freelancer", documents)
     return (time.perf_counter() - encoded) / (encoded - started)
 
 
 def _cosine(people: Sequence[Freelancer], backbone: Backbone, config: Config) -> dict[str, float]:
-    texts = _texts(people, backbone)[:COSINE_SECTIONS]
+    texts = _texts(people, backbone)[:AGREEMENT_SECTIONS]
     exact = Backbone.load(config.backbone.model_copy(update={"dtype": "float32"}), str(backbone.device))
     pair = [torch.nn.functional.normalize(section_vectors(b.encode(texts)), dim=-1) for b in (backbone, exact)]
     cosine = (pair[0] * pair[1]).sum(-1)
@@ -302,36 +284,30 @@ def _cosine(people: Sequence[Freelancer], backbone: Backbone, config: Config) ->
 
 
 def _conclude(result: EncodeBenchmark, backbone: Backbone) -> None:
-    pipeline = result.rates["pipeline"].tokens_per_s
+    pipeline = result.rates["pipeline"]
     for name, rate in result.rates.items():
         if name != "pipeline":
-            result.ratios[f"pipeline_over_{name}"] = round(pipeline / rate.tokens_per_s, 3)
-    result.matrix_flops = _matrix_flops(backbone)
+            result.ratios[f"pipeline_over_{name}"] = round(pipeline.tokens_per_s / rate.tokens_per_s, 3)
+            result.ratios_with_startup[f"pipeline_over_{name}"] = round(pipeline.with_startup / rate.with_startup, 3)
+    result.documents_per_s_with_head = round(result.documents_per_s / (1 + result.head_share), 2)
+    result.matrix_flops = _matrix_flops(backbone, backbone.dtype)
+    result.matrix_flops_float32 = _matrix_flops(backbone, torch.float32)
     flops = flops_per_token(backbone, result.texts["mean_tokens"])
-    result.matrix_share = round(pipeline * flops / result.matrix_flops, 3)
+    result.matrix_share = round(pipeline.tokens_per_s * flops / result.matrix_flops, 3)
 
 
 def flops_per_token(backbone: Backbone, length: float) -> float:
-    """Multiplications and additions of one token in a section of `length` tokens.
-
-    Each layer has 4 matrices of D x D and 2 of D x F, at 2 FLOP a weight, and attention with 4 x length x D.
-    """
+    """Multiplications and additions of one token in a section of `length` tokens."""
     sizes = backbone.encoder.sizes
-    dim = sizes.dim
-    return float(sizes.layers * (2 * (4 * dim * dim + 2 * dim * sizes.ffn) + 4 * length * dim))
+    return transformer_flops(layers=sizes.layers, dim=sizes.dim, ffn=sizes.ffn, length=length)
 
 
-def _matrix_flops(backbone: Backbone, repeats: int = 10) -> float:
-    a = torch.randn(MATRIX, MATRIX, device=backbone.device).to(backbone.dtype)
+def _matrix_flops(backbone: Backbone, dtype: torch.dtype, repeats: int = 10) -> float:
+    a = torch.randn(MATRIX, MATRIX, device=backbone.device).to(dtype)
     a @ a
-    _synchronize(backbone)
+    synchronize(backbone)
     started = time.perf_counter()
     for _ in range(repeats):
         a @ a
-    _synchronize(backbone)
+    synchronize(backbone)
     return repeats * 2.0 * MATRIX**3 / (time.perf_counter() - started)
-
-
-def _synchronize(backbone: Backbone) -> None:
-    if backbone.device.type == "cuda":
-        torch.cuda.synchronize(backbone.device)

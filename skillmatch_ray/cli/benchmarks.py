@@ -35,14 +35,15 @@ def benchmark_encode(
     overrides: SetOption = None,
     report: ReportOption = None,
 ) -> None:
-    """Section encoding: a bare loop, the pipeline, sentence-transformers (extra `benchmark`)."""
+    """Section encoding: a bare loop, the pipeline, sentence-transformers, ONNX Runtime (extra `benchmark`)."""
     from skillmatch_ray.benchmarks import encode
 
     resolved = settings(config, overrides)
-    result = encode.benchmark_encode(
-        resolved, documents=documents or encode.DEFAULT_DOCUMENTS, report=report, full=full
-    )
-    console().print_json(data=asdict(result), default=str)
+    with progress_bar("benchmark") as advance:
+        result = encode.benchmark_encode(
+            resolved, documents=documents or encode.DEFAULT_DOCUMENTS, report=report, full=full, progress=advance
+        )
+    console().print(result.render())
 
 
 @benchmarks.command("search", epilog="Example: skillmatch benchmark search --rows 10000 --report search.json")

@@ -20,6 +20,7 @@ from skillmatch_ray.cli.options import (
 )
 from skillmatch_ray.console import console
 from skillmatch_ray.errors import ConfigError
+from skillmatch_ray.files import locate
 
 app = typer.Typer()
 
@@ -57,16 +58,40 @@ def encode(
     *,
     dataset: DatasetOption,
     model: Annotated[Path, typer.Option("--model", "-m", help="Model directory.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the vectors.", callback=lasting)],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            parser=locate,
+            callback=lasting,
+            help="Directory of the vectors, also s3://... or gs://...",
+        ),
+    ],
+    workers: Annotated[int | None, typer.Option(min=1, help="Actors; with --gpus they share them.")] = None,
+    max_workers: Annotated[int | None, typer.Option(min=1, help="Let the pool grow up to this.")] = None,
+    gpus: Annotated[str | None, typer.Option(metavar="N|auto", help="GPUs in all; auto: those of the cluster.")] = None,
+    cpus_per_worker: Annotated[float | None, typer.Option(help="CPUs, and threads, of each actor.")] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     report: ReportOption = None,
 ) -> None:
     """Encode every freelancer to a vector, with Ray Data; only what is new or changed is computed."""
     from skillmatch_ray.dataset import Dataset
+    from skillmatch_ray.pipeline.session import share_gpus
     from skillmatch_ray.stages import encode_vectors
 
-    done = encode_vectors(settings(config, overrides), Dataset(dataset), model, out)
+    resolved = settings(
+        config,
+        overrides,
+        encode__workers=workers,
+        encode__max_workers=max_workers,
+        encode__cpus_per_worker=cpus_per_worker,
+    )
+    if gpus is not None:
+        resolved = share_gpus(resolved, gpus, workers)
+    done = encode_vectors(resolved, Dataset(dataset), model, out)
     console().print(done.summary())
     finish(report, asdict(done))
 

@@ -11,7 +11,7 @@ import typer
 from skillmatch_ray.config import Config, load_config
 from skillmatch_ray.console import console
 from skillmatch_ray.errors import ConfigError
-from skillmatch_ray.files import write_json
+from skillmatch_ray.files import locate, write_json
 
 _UPLOADS = "working_dir_files"
 """Ray unpacks the working directory of each job below a directory of this name, and deletes it some day."""
@@ -43,7 +43,12 @@ UrlOption = Annotated[
     str | None,
     typer.Option("--url", help="Go through a running `skillmatch serve` at this address; key in $SKILLMATCH_API_KEY."),
 ]
-DatasetOption = Annotated[Path, typer.Option("--dataset", "-d", help="Directory of tables.")]
+DatasetOption = Annotated[
+    Path,
+    typer.Option(
+        "--dataset", "-d", metavar="DIR", parser=locate, help="Directory of tables, also s3://... or gs://..."
+    ),
+]
 
 
 def settings(

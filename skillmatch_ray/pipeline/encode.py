@@ -20,16 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from skillmatch_ray.backbone.encoder import TokenIds
 from skillmatch_ray.config import Config
 from skillmatch_ray.dataset import FREELANCERS, BadRow, Dataset, TableReport
 from skillmatch_ray.documents import Freelancer
 from skillmatch_ray.errors import DatasetError, FingerprintError
-from skillmatch_ray.files import atomic_file
+from skillmatch_ray.files import atomic_file, locate, read_table
 from skillmatch_ray.model.matcher import assemble, load_matcher, read_model_config
-from skillmatch_ray.pipeline.session import actor_pool, ensure_ray, threads_for
+from skillmatch_ray.pipeline.session import actor_pool, encode_threads, ensure_ray
 from skillmatch_ray.pipeline.spool import Spool, spool_in
 from skillmatch_ray.pipeline.vectors import (
     Place,
@@ -177,20 +176,20 @@ class DocumentEncoder:
         """(path,) rows of spooled blocks -> one row of counts each; its vectors are durable by then."""
         paths = batch["path"].to_pylist()
         with ThreadPoolExecutor(1) as ahead:
-            coming = ahead.submit(self.prepare, Path(paths[0]))
+            coming = ahead.submit(self.prepare, locate(paths[0]))
             for following in [*paths[1:], None]:
                 started = time.perf_counter()
                 block = coming.result()
                 waited = time.perf_counter() - started
                 if following is not None:
-                    coming = ahead.submit(self.prepare, Path(following))
+                    coming = ahead.submit(self.prepare, locate(following))
                 counts = self.encode(block) | {"wait": waited, "worker": self.name, "ended": time.time()}
                 yield pa.table({name: [value] for name, value in counts.items()})
 
     def prepare(self, path: Path) -> _Prepared:
         """Read a spooled block and tokenise what no store has."""
         started = time.perf_counter()
-        rows = pq.read_table(path).to_pylist()
+        rows = read_table(path).to_pylist()
         prefix, towers, store = self.matcher.prefix("freelancer"), self.matcher.towers, self.matcher.store
         types, texts = [], []
         for row in rows:
@@ -269,7 +268,7 @@ def encode_freelancers(
         config: encode, dataset and ray settings.
         dataset: with freelancers.
         model_dir: of the matcher.
-        out: directory of the vectors; one writer at a time.
+        out: directory of the vectors, which may lie in an object store; one writer at a time.
         store_dir: token states to use where it has them.
         progress: called with (rows done, rows to do, note).
 
@@ -280,7 +279,10 @@ def encode_freelancers(
     """
     started = time.perf_counter()
     description = read_model_config(model_dir)
-    with sole_writer(out, "skillmatch encode"), spool_in(out, config.encode.rows_per_block) as spool:
+    with (
+        sole_writer(out, "skillmatch encode") as still_mine,
+        spool_in(out, config.encode.rows_per_block) as spool,
+    ):
         check_vectors(out, description["fingerprint"])
         before = stored_keys(out)
         survey, bad = survey_freelancers(config, dataset, before, spool)
@@ -295,6 +297,7 @@ def encode_freelancers(
         done = _encode_blocks(config, spool, actor, progress)
         live = _live_rows(survey, stored_keys(out))
         compact(out, live)
+        still_mine()
         write_manifest(out, live)
     return EncodeReport(
         rows_in=survey.rows.rows,
@@ -372,7 +375,7 @@ def _encode_blocks(config: Config, spool: Spool, actor: dict[str, object], progr
         DocumentEncoder,
         batch_size=None,
         batch_format="pyarrow",
-        fn_constructor_kwargs=actor | {"threads": threads_for(config.encode.workers, config.encode.threads_per_worker)},
+        fn_constructor_kwargs=actor | {"threads": encode_threads(config.encode)},
         **actor_pool(config, len(tasks)),
     )
     started, launched = time.perf_counter(), time.time()

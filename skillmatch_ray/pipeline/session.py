@@ -67,9 +67,40 @@ def actor_pool(config: Config, tasks: int) -> dict[str, Any]:
         check_pool(settings, workers, ray.cluster_resources())
     fixed = most <= workers
     compute = ActorPoolStrategy(size=workers) if fixed else ActorPoolStrategy(min_size=workers, max_size=most)
-    if settings.gpus_per_worker:
-        return {"compute": compute, "num_gpus": settings.gpus_per_worker}
-    return {"compute": compute, "num_cpus": settings.cpus_per_worker}
+    gpus = {"num_gpus": settings.gpus_per_worker} if settings.gpus_per_worker else {}
+    return {"compute": compute, "num_cpus": settings.cpus_per_worker, **gpus}
+
+
+def share_gpus(config: Config, gpus: str, workers: int | None = None) -> Config:
+    """The configuration with so many GPUs in all: one for each worker, or shared by the `workers` given.
+
+    Args:
+        config: to start from.
+        gpus: a number, or "auto" for all that the cluster has now.
+        workers: actors that share them; None: one for each GPU.
+
+    Raises:
+        ConfigError: if it is neither, or there is no GPU.
+    """
+    if gpus == "auto":
+        import ray
+
+        ensure_ray(config.ray)
+        count = float(ray.cluster_resources().get("GPU", 0.0))
+    else:
+        count = _number(gpus)
+    if count <= 0:
+        raise ConfigError(f"--gpus {gpus}: there are no GPUs to use; leave --gpus out to encode on CPUs")
+    actors = workers or max(1, int(count))
+    shared = config.encode.model_copy(update={"workers": actors, "gpus_per_worker": count / actors})
+    return config.model_copy(update={"encode": shared})
+
+
+def _number(gpus: str) -> float:
+    try:
+        return float(gpus)
+    except ValueError as e:
+        raise ConfigError(f"--gpus {gpus!r} must be a number or auto") from e
 
 
 def check_pool(settings: EncodeSettings, workers: int, resources: dict[str, float]) -> None:
@@ -84,11 +115,17 @@ def check_pool(settings: EncodeSettings, workers: int, resources: dict[str, floa
             f"encode.workers ({workers}) x encode.gpus_per_worker ({settings.gpus_per_worker}) is more than the "
             f"{gpus:g} GPUs that Ray has: lower one of them"
         )
-    if not settings.gpus_per_worker and workers * settings.cpus_per_worker + 1 > cpus:
+    if workers * settings.cpus_per_worker + 1 > cpus:
         raise ConfigError(
             f"encode.workers ({workers}) x encode.cpus_per_worker ({settings.cpus_per_worker}) and one CPU to feed "
             f"them are more than the {cpus:g} logical CPUs of Ray: lower one of them, or raise ray.num_cpus"
         )
+
+
+def encode_threads(settings: EncodeSettings) -> int:
+    """Threads of each encoding worker: as told, or its CPUs where it asks for several, or a share of all."""
+    own = int(settings.cpus_per_worker) if settings.cpus_per_worker >= 2 else None
+    return threads_for(settings.workers, settings.threads_per_worker or own)
 
 
 def threads_for(workers: int, threads: int | None) -> int:

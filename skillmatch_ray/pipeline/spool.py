@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from skillmatch_ray.files import make_directory, remove_tree
 
 SPOOL_DIRECTORY = ".spool"
 
@@ -43,7 +44,8 @@ class Spool:
         if not self._waiting:
             return
         path = self.root / f"{len(self.blocks):06d}.parquet"
-        pq.write_table(pa.Table.from_pylist(self._waiting), path)
+        with path.open("wb") as file:
+            pq.write_table(pa.Table.from_pylist(self._waiting), file)
         self.blocks.append(path.resolve())
         self._waiting = []
 
@@ -58,9 +60,9 @@ class Spool:
 def spool_in(directory: Path, rows_per_block: int) -> Iterator[Spool]:
     """A fresh spool below `directory`, removed at the end; what a killed run left there goes first."""
     root = directory / SPOOL_DIRECTORY
-    shutil.rmtree(root, ignore_errors=True)
-    root.mkdir(parents=True)
+    remove_tree(root)
+    make_directory(root)
     try:
         yield Spool(root, rows_per_block)
     finally:
-        shutil.rmtree(root, ignore_errors=True)
+        remove_tree(root)

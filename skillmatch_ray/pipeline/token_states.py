@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from skillmatch_ray.backbone.encoder import Backbone, token_space_fingerprint
@@ -18,9 +17,9 @@ from skillmatch_ray.backbone.store import BYTES_PER_VALUE, TokenStateStore, sect
 from skillmatch_ray.config import BackboneSettings, Config
 from skillmatch_ray.dataset import FREELANCERS, PROJECTS, Dataset
 from skillmatch_ray.documents import Document
-from skillmatch_ray.files import owner_lock, read_json
+from skillmatch_ray.files import owner_lock, read_json, read_table
 from skillmatch_ray.model.matcher import section_prefix
-from skillmatch_ray.pipeline.session import actor_pool, ensure_ray, threads_for
+from skillmatch_ray.pipeline.session import actor_pool, encode_threads, ensure_ray
 from skillmatch_ray.pipeline.spool import Spool, spool_in
 
 Advance = Callable[[float, float, str], None]
@@ -75,7 +74,7 @@ class SectionStates:
     def compute(self, path: Path) -> dict[str, float]:
         """One spooled block into one part of the store."""
         started = time.perf_counter()
-        texts = pq.read_table(path)["text"].to_pylist()
+        texts = read_table(path)["text"].to_pylist()
         states = self.backbone.encode(texts)
         self.store.add(texts, states)
         return {"sections": len(texts), "tokens": int(states.offsets[-1]), "seconds": time.perf_counter() - started}
@@ -165,7 +164,7 @@ def _compute(spool: Spool, config: Config, store_dir: Path) -> Iterator[dict[str
         fn_constructor_kwargs={
             "settings": config.backbone,
             "store_dir": store_dir.resolve(),
-            "threads": threads_for(settings.workers, settings.threads_per_worker),
+            "threads": encode_threads(settings),
         },
         **actor_pool(config, len(tasks)),
     )

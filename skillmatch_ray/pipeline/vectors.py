@@ -8,22 +8,34 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import json
 import os
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from skillmatch_ray.errors import DatasetError, FingerprintError, LockedError
-from skillmatch_ray.files import atomic_file, owner_lock, read_json, write_json
+from skillmatch_ray.files import (
+    atomic_file,
+    create_text,
+    is_remote,
+    make_directory,
+    owner_lock,
+    read_json,
+    read_table,
+    write_json,
+)
 
 HEADER_FILE = "vectors.json"
 MANIFEST_FILE = "manifest.parquet"
@@ -65,37 +77,53 @@ def vector_schema(dim: int) -> pa.Schema:
 
 
 @contextlib.contextmanager
-def sole_writer(root: Path, purpose: str) -> Iterator[None]:
+def sole_writer(root: Path, purpose: str) -> Iterator[Callable[[], None]]:
     """Be the only writer of `root`, on this host (by a file lock) and among hosts (by a heartbeat).
 
-    A file lock is not seen by other hosts on many shared file systems, so a writer also leaves its name
-    and renews it. After the death of a whole host its name has to age before another host may write.
+    A file lock is not seen by other hosts on many shared file systems, and object stores have none, so a
+    writer also leaves its name and renews it. After the death of a whole host its name has to age before
+    another host may write.
+
+    Yields:
+        A function to call before what is written becomes visible: it raises LockedError if this writer was
+        silent for so long that another took over.
 
     Raises:
         LockedError: naming the owner.
     """
-    with owner_lock(root / ".lock", purpose):
-        _refuse_remote_writer(root)
+    with contextlib.nullcontext() if is_remote(root) else owner_lock(root / ".lock", purpose):
+        owner = _claim(root, purpose)
         _remove_leftovers(root)
         stop = threading.Event()
-        _say_alive(root, purpose)
-        beat = threading.Thread(target=_keep_saying, args=(root, purpose, stop), daemon=True)
+        beat = threading.Thread(target=_keep_saying, args=(root, owner, stop), daemon=True)
         beat.start()
         try:
-            yield
+            yield lambda: _confirm(root, owner)
         finally:
             stop.set()
             beat.join()
-            (root / WRITER_FILE).unlink(missing_ok=True)
+            if _is_mine(root, owner):
+                (root / WRITER_FILE).unlink()
 
 
-def _refuse_remote_writer(root: Path) -> None:
+def _claim(root: Path, purpose: str) -> dict[str, Any]:
+    """Leave this writer's name, unless another's is there and fresh."""
     path = root / WRITER_FILE
-    if not path.is_file():
-        return
-    writer = read_json(path)
+    owner = {"host": socket.gethostname(), "user": getpass.getuser(), "process": os.getpid(), "purpose": purpose}
+    owner["token"] = uuid.uuid4().hex
+    if path.is_file():
+        _refuse_live_writer(root)
+        path.unlink(missing_ok=True)
+    make_directory(root)
+    if not create_text(path, json.dumps(owner | {"alive_at": time.time()})):
+        _refuse_live_writer(root)
+    return owner
+
+
+def _refuse_live_writer(root: Path) -> None:
+    writer = read_json(root / WRITER_FILE)
     silent = time.time() - writer["alive_at"]
-    if writer["host"] != socket.gethostname() and silent < STALE_S:
+    if _may_live(writer, is_remote(root)) and silent < STALE_S:
         raise LockedError(
             f"{root} is in use: {writer['purpose']} by {writer['user']}@{writer['host']} "
             f"(process {writer['process']}), heard {silent:.0f} s ago. Wait for it to end; "
@@ -103,14 +131,30 @@ def _refuse_remote_writer(root: Path) -> None:
         )
 
 
-def _say_alive(root: Path, purpose: str) -> None:
-    owner = {"host": socket.gethostname(), "user": getpass.getuser(), "process": os.getpid(), "purpose": purpose}
-    write_json(root / WRITER_FILE, owner | {"alive_at": time.time()})
+def _may_live(writer: Mapping[str, Any], remote: bool) -> bool:  # noqa: FBT001
+    """Of another host nobody knows; on this host the file lock tells, or for an object store the process."""
+    if writer["host"] != socket.gethostname():
+        return True
+    return remote and psutil.pid_exists(writer["process"])
 
 
-def _keep_saying(root: Path, purpose: str, stop: threading.Event) -> None:
+def _is_mine(root: Path, owner: Mapping[str, Any]) -> bool:
+    path = root / WRITER_FILE
+    return path.is_file() and bool(read_json(path).get("token") == owner["token"])
+
+
+def _confirm(root: Path, owner: Mapping[str, Any]) -> None:
+    if not _is_mine(root, owner):
+        raise LockedError(
+            f"{root}: this writer was silent for more than {STALE_S:.0f} s and another took over; nothing was "
+            "published. Run it again when the other has ended"
+        )
+
+
+def _keep_saying(root: Path, owner: dict[str, Any], stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_S):
-        _say_alive(root, purpose)
+        if _is_mine(root, owner):
+            write_json(root / WRITER_FILE, owner | {"alive_at": time.time()})
 
 
 def _remove_leftovers(root: Path) -> None:
@@ -188,7 +232,7 @@ def stored_keys(root: Path) -> dict[VectorKey, Place]:
     """Every vector in the parts, living or not."""
     found = {}
     for part in sorted(root.glob("part-*.parquet")):
-        table = pq.read_table(part, columns=["freelancer_id", "content_hash"])
+        table = read_table(part, ["freelancer_id", "content_hash"])
         pairs = zip(table["freelancer_id"].to_pylist(), table["content_hash"].to_pylist(), strict=True)
         for row, (freelancer, content) in enumerate(pairs):
             found[VectorKey(freelancer, content)] = Place(part.name, row)
@@ -206,14 +250,15 @@ def compact(root: Path, live: dict[VectorKey, tuple[Place, str]]) -> int:
     sparse = [part for part, keys in by_part.items() if len(keys) < (1 - SPARSE_SHARE) * _rows_of(root / part)]
     for part in sparse:
         keys = by_part[part]
-        rows = pq.read_table(root / part).take([live[key][0].row for key in keys])
+        rows = read_table(root / part).take([live[key][0].row for key in keys])
         name = _write_table(root, rows)
         live.update({key: (Place(name, row), live[key][1]) for row, key in enumerate(keys)})
     return len(sparse)
 
 
 def _rows_of(part: Path) -> int:
-    return int(pq.read_metadata(part).num_rows)
+    with part.open("rb") as file:
+        return int(pq.read_metadata(file).num_rows)
 
 
 def write_manifest(root: Path, live: Mapping[VectorKey, tuple[Place, str]]) -> int:
@@ -241,7 +286,7 @@ def read_manifest(root: Path) -> pa.Table:
     """
     if not (root / MANIFEST_FILE).is_file():
         raise DatasetError(f"{root} has no finished encoding: run `skillmatch encode` first")
-    return pq.read_table(root / MANIFEST_FILE)
+    return read_table(root / MANIFEST_FILE)
 
 
 def read_vectors(root: Path) -> Iterator[pa.Table]:
@@ -256,6 +301,6 @@ def read_vectors(root: Path) -> Iterator[pa.Table]:
         by_part.setdefault(part, []).append(index)
     for part, indices in sorted(by_part.items()):
         chosen = manifest.take(indices)
-        rows = pq.read_table(root / part).take(chosen["row"])
+        rows = read_table(root / part).take(chosen["row"])
         # The manifest knows the row hash of today: filter fields may have changed without the text.
         yield rows.set_column(2, "row_hash", chosen["row_hash"])

@@ -18,7 +18,7 @@ from skillmatch_ray.backbone.encoder import Backbone, pick_device
 from skillmatch_ray.config import Config
 from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.errors import ModelError
-from skillmatch_ray.files import hash_files, hash_json, write_json
+from skillmatch_ray.files import hash_files, hash_json, locate, write_json
 from skillmatch_ray.model.matcher import Matcher, Towers
 from skillmatch_ray.pipeline.session import threads_for
 from skillmatch_ray.training.card import model_card
@@ -163,7 +163,7 @@ def train_worker(payload: dict[str, Any]) -> None:
     device = ray.train.torch.get_device() if settings.use_gpu else torch.device("cpu")
     context = ray.train.get_context()
     torch.set_num_threads(threads_for(context.get_world_size(), settings.threads_per_worker))
-    history = read_history(Dataset(Path(payload["dataset"])), config)
+    history = read_history(Dataset(locate(payload["dataset"])), config)
     source, dim = state_source(config, Path(payload["store"]))
     model = ray.train.torch.prepare_model(build_model(config, dim).to(device), move_to_device=False)
     loop = build_loop(config, history, model, source, device)

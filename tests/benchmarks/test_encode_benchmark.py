@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
+from safetensors.torch import load_file, save_file
 
 from skillmatch_ray.backbone.encoder import Backbone, TokenStates
-from skillmatch_ray.benchmarks.encode import (
+from skillmatch_ray.benchmarks.encode import benchmark_encode, flops_per_token
+from skillmatch_ray.benchmarks.encode_peers import (
+    PeerError,
+    Rate,
     agreement,
-    benchmark_encode,
-    flops_per_token,
+    onnxruntime_rate,
     peer_checkpoint,
     section_vectors,
     sentence_transformer,
@@ -47,6 +52,35 @@ def test_a_peer_that_reads_less_is_found_out(tmp_path: Path, tiny_backbone: Back
     assert agreement(lambda texts: model.encode([text[:14] for text in texts]), tiny_backbone, TEXTS) < 0.98
 
 
+def test_onnx_runtime_computes_the_same_and_is_timed(tmp_path: Path, tiny_backbone: Backbone) -> None:
+    """`onnxruntime_rate` refuses to time a graph whose vectors differ; texts of very different lengths."""
+    pytest.importorskip("onnxruntime")
+    texts = [f"passage: {'steel and tax ' * (i % 9)}{i}" for i in range(80)]
+    rate = onnxruntime_rate(tiny_backbone, texts, tmp_path, seconds=0.5)
+    assert rate.tokens_per_s > 0
+    assert rate.note.startswith("float32, token budget")
+
+
+def test_a_peer_with_other_weights_is_not_timed(
+    tmp_path: Path, tiny_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    other = Path(shutil.copytree(tiny_backbone.checkpoint, tmp_path / "other"))
+    tensors = load_file(other / "model.safetensors")
+    noise = torch.Generator().manual_seed(0)
+    changed = {name: tensor + torch.randn(tensor.shape, generator=noise) for name, tensor in tensors.items()}
+    save_file(changed, other / "model.safetensors", metadata={"format": "pt"})
+    shifted = Backbone(other, tiny_backbone.settings, "cpu")
+    monkeypatch.setattr(shifted, "encoder", tiny_backbone.encoder)
+    with pytest.raises(PeerError, match="its vectors differ from ours"):
+        onnxruntime_rate(shifted, TEXTS, tmp_path, seconds=0.5)
+
+
+def test_startup_by_hand() -> None:
+    """1,000 tokens at 100 a second and 15 s before them: 1,000 / 25 s."""
+    assert Rate(100.0, 10, startup_s=15.0, tokens=1000).with_startup == pytest.approx(40)
+
+
 @pytest.mark.ray_local
 @pytest.mark.usefixtures("ray_session")
 def test_a_small_run_reports_every_figure(tmp_path: Path, tiny_settings: BackboneSettings) -> None:
@@ -59,10 +93,16 @@ def test_a_small_run_reports_every_figure(tmp_path: Path, tiny_settings: Backbon
         }
     )
     result = benchmark_encode(config, documents=100, report=tmp_path / "report.json")
-    assert set(result.ratios) >= {"pipeline_over_loop"}
+    peers = ("loop", "sentence_transformers_default", "sentence_transformers_best", "onnxruntime")
+    assert set(result.ratios) == {f"pipeline_over_{peer}" for peer in peers}, result.not_run
     rates = {name: rate.tokens_per_s for name, rate in result.rates.items()}
     assert min(rates.values()) > 0
     assert result.ratios["pipeline_over_loop"] == pytest.approx(rates["pipeline"] / rates["loop"], abs=1e-3)
     assert result.cosine_to_float32["lowest"] == pytest.approx(1, abs=1e-5)  # the tiny backbone is float32
     assert 0 < result.matrix_share < 1
-    assert json.loads((tmp_path / "report.json").read_text())["texts"]["documents"] == 100
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["texts"]["documents"] == 100
+    assert written["pipeline_over_loop"] == result.ratios["pipeline_over_loop"]
+    lines = Console(width=150, record=True)
+    lines.print(result.render())
+    assert "pipeline_over_sentence_transformers_best = " in lines.export_text()

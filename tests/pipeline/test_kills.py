@@ -1,6 +1,6 @@
 """kill -9 of the driver, of an actor and of a node at random moments: nothing lost, nothing doubled.
 
-$SKILLMATCH_KILL_TRIALS repeats each kill; the default of 1 keeps the run short.
+pytest tests/pipeline/test_kills.py -m "slow or not slow" --trials 20 kills each of them twenty times.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import ray
 from pipeline_helpers import assert_same_vectors, profiles, vectors_by_id, write_freelancers
 
 from skillmatch_ray.config import Config
@@ -25,10 +26,13 @@ from skillmatch_ray.files import read_json
 from skillmatch_ray.model.matcher import load_matcher
 from skillmatch_ray.pipeline.encode import encode_freelancers
 
-TRIALS = range(int(os.environ.get("SKILLMATCH_KILL_TRIALS", "1")))
 ROWS = 600
 BLOCK = 4
 MakeConfig = Callable[..., Config]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    metafunc.parametrize("trial", range(metafunc.config.getoption("--trials")))
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +71,14 @@ def end(processes: list[psutil.Process]) -> None:
         process.kill()
 
 
+def driver_environment(trial: int) -> dict[str, str]:
+    """The first driver starts a Ray of its own, which dies with it; the others use the session's, which lives on."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return environment if trial == 0 else environment | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+
+
 @pytest.mark.ray_local
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("trial", TRIALS)
 def test_a_killed_driver_is_continued(
     tmp_path: Path,
     trial: int,
@@ -82,8 +91,7 @@ def test_a_killed_driver_is_continued(
     (tmp_path / "config.json").write_text(config.model_dump_json(), encoding="utf-8")
     script = Path(__file__).with_name("drive_encode.py")
     places = [str(place) for place in (tmp_path / "config.json", dataset.root, model_dir, out)]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    with subprocess.Popen([sys.executable, str(script), *places], env=environment) as driver:
+    with subprocess.Popen([sys.executable, str(script), *places], env=driver_environment(trial)) as driver:
         wait_for(lambda: parts(out) >= random_moment(trial) or driver.poll() is not None)
         assert driver.poll() is None, "the run ended before it could be killed"
         family = psutil.Process(driver.pid).children(recursive=True)
@@ -107,7 +115,6 @@ def actors() -> Iterator[int]:
 
 @pytest.mark.ray_local
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("trial", TRIALS)
 def test_a_killed_actor_costs_no_row(
     tmp_path: Path,
     trial: int,
@@ -134,7 +141,6 @@ def test_a_killed_actor_costs_no_row(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trial", TRIALS)
 def test_a_lost_node_costs_no_row(
     tmp_path: Path,
     trial: int,
