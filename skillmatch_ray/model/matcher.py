@@ -28,6 +28,8 @@ Vectors = NDArray[np.float32]
 HEAD_TOKEN_BUDGET = 8_192
 """Padded tokens that a head sees at once when it encodes documents."""
 
+_EXPLAINED_AT_ONCE = 16
+
 FORMAT_VERSION = 1
 
 
@@ -179,20 +181,34 @@ class Matcher:
 
         For both documents the shares add up to the score (to float32 rounding).
         """
-        pooled_p, pooled_f = self._pool("project", project), self._pool("freelancer", freelancer)
-        score = float(pooled_p.vectors[0] @ pooled_f.vectors[0])
-        tokens_p = _token_scores(pooled_p, pooled_f)
-        tokens_f = _token_scores(pooled_f, pooled_p)
+        return self.explain_many(project, [freelancer])[0]
+
+    def explain_many(self, project: Project, freelancers: Sequence[Freelancer]) -> list[Explanation]:
+        """`explain` for several freelancers: the project is encoded once, the freelancers together."""
+        asked = self._pool("project", [project])
+        explanations = []
+        for start in range(0, len(freelancers), _EXPLAINED_AT_ONCE):
+            some = freelancers[start : start + _EXPLAINED_AT_ONCE]
+            pooled = self._pool("freelancer", some)
+            explanations += [
+                self._explanation(project, freelancer, asked, pooled, row) for row, freelancer in enumerate(some)
+            ]
+        return explanations
+
+    def _explanation(
+        self, project: Project, freelancer: Freelancer, asked: Pooled, pooled: Pooled, row: int
+    ) -> Explanation:
+        tokens_f = _token_scores(pooled, row, asked.vectors[0])
         return Explanation(
-            score=score,
-            project=self._section_shares("project", project, tokens_p),
+            score=float(asked.vectors[0] @ pooled.vectors[row]),
+            project=self._section_shares("project", project, _token_scores(asked, 0, pooled.vectors[row])),
             freelancer=self._section_shares("freelancer", freelancer, tokens_f),
             skills=self._skill_shares(freelancer, tokens_f),
         )
 
     @torch.no_grad()
-    def _pool(self, kind: DocumentKind, document: Document) -> Pooled:
-        batch = self.towers.collate(self.token_states(kind, [document]))
+    def _pool(self, kind: DocumentKind, documents: Sequence[Document]) -> Pooled:
+        batch = self.towers.collate(self.token_states(kind, documents))
         return self.towers.tower(kind).pool(batch, contributions=True)
 
     def _section_bounds(self, kind: DocumentKind, document: Document) -> list[tuple[int, Section, int, int]]:
@@ -379,9 +395,9 @@ def _known(towers: Towers, sections: Sequence[Section]) -> list[tuple[int, Secti
     return [(i, section) for i, section in zip(ids, sections, strict=True) if i is not None]
 
 
-def _token_scores(one: Pooled, other: Pooled) -> NDArray[np.float32]:
-    """(T,) share of each token of `one` in its dot product with `other`."""
-    if one.contributions is None:
+def _token_scores(pooled: Pooled, row: int, other: Tensor) -> NDArray[np.float32]:
+    """(T,) share of each token of one document in its dot product with the vector `other`."""
+    if pooled.contributions is None:
         raise ValueError("pool(contributions=True) is needed for an explanation")
-    scores: NDArray[np.float32] = (one.contributions[0] @ other.vectors[0]).cpu().numpy()
+    scores: NDArray[np.float32] = (pooled.contributions[row] @ other).cpu().numpy()
     return scores

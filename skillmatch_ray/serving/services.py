@@ -119,7 +119,7 @@ class EncoderService:
             FingerprintError: if that model is neither the present nor the previous one.
         """
         matcher = (self._find(fingerprint) or self._follow_to(fingerprint)).matcher
-        return [asdict(matcher.explain(project, freelancer)) for freelancer in freelancers]
+        return [asdict(one) for one in matcher.explain_many(project, freelancers)]
 
     def _find(self, fingerprint: str) -> Loaded | None:
         return next((loaded for loaded in self._loaded if loaded.fingerprint == fingerprint), None)

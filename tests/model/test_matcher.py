@@ -147,6 +147,19 @@ def test_a_document_without_a_section_that_the_model_reads_is_a_zero_vector(tiny
     assert (found.score, found.freelancer, found.skills) == (0.0, [], [])
 
 
+def test_explanations_together_are_those_of_each_alone(trained):
+    together = trained.explain_many(PROJECTS[0], FREELANCERS * 6)
+    alone = [trained.explain(PROJECTS[0], freelancer) for freelancer in FREELANCERS] * 6
+    for found, expected in zip(together, alone, strict=True):
+        assert found.score == pytest.approx(expected.score, abs=1e-5)
+        for part in ("project", "freelancer", "skills"):
+            ours = sorted((c.section, c.text, c.score) for c in getattr(found, part))
+            theirs = sorted((c.section, c.text, c.score) for c in getattr(expected, part))
+            assert [c[:2] for c in ours] == [c[:2] for c in theirs]
+            assert [c[2] for c in ours] == pytest.approx([c[2] for c in theirs], abs=1e-5)
+    assert trained.explain_many(PROJECTS[0], []) == []
+
+
 def test_a_document_without_tokens_gives_no_nan_gradient(tiny_backbone):
     matcher = shaken(tiny_backbone, SMALL.model_copy(update={"section_types": ("skills",)}))
     documents = matcher.token_states("freelancer", FREELANCERS)

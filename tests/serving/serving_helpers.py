@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import httpx
+import psutil
 
 from skillmatch_ray.serving.deployments import IndexRetriever, ProjectEncoder
 from skillmatch_ray.serving.flow import MatchFlow
@@ -44,3 +46,13 @@ def send(api, method, path, **options):
             return await http.request(method, path, **options)
 
     return asyncio.run(run())
+
+
+def replicas(deployment: str) -> list[int]:
+    """Processes of a deployment in the services that this test run started."""
+    name, found = f"ServeReplica:skillmatch:{deployment}", []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # or a zombie
+            if name in " ".join(process.cmdline()):
+                found.append(process.pid)
+    return found

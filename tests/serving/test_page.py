@@ -79,7 +79,10 @@ def test_results_show_scores_sections_and_skills(page):
     assert scores == sorted(scores, reverse=True)
     assert page.locator(".card").first.locator(".bar").count() >= 1
     assert page.locator(".skills li.match").count() >= 1
-    assert "encode" in page.text_content("#summary")
+    assert "of your brief" in page.locator(".asked").first.text_content()
+    assert "10 freelancers" in page.text_content("#summary")
+    for hop in ("encode", "search", "explain", "in all"):
+        assert hop in page.text_content("#timing")
     assert "release" in page.text_content("#release")
 
 
@@ -96,6 +99,41 @@ def test_an_error_is_shown_with_its_field(page):
     search(page)
     page.wait_for_selector("#error:visible")
     assert "longitude" in page.text_content("#error")
+    assert page.get_attribute("#longitude", "aria-invalid") == "true"
+    assert page.evaluate("document.activeElement.id") == "longitude"
+    page.click("#clear")
+    search(page)
+    page.wait_for_selector(".card")
+    assert page.is_hidden("#error")
+    assert page.get_attribute("#longitude", "aria-invalid") is None
+
+
+def test_a_brief_without_a_word_is_asked_for(page):
+    search(page, "  ")
+    page.wait_for_selector("#error:visible")
+    assert page.evaluate("document.activeElement.id") == "text"
+
+
+def test_an_example_starts_a_search_and_similar_ones_lead_back(page):
+    page.click("#examples button >> nth=1")
+    page.wait_for_selector(".card")
+    first = page.locator(".card .headline").first.text_content()
+    page.click(".similar >> nth=0")
+    page.wait_for_selector("#back:visible")
+    assert first in page.text_content("#summary")
+    page.click("#back")
+    page.wait_for_selector("#back", state="hidden")
+    assert page.locator(".card .headline").first.text_content() == first
+
+
+def test_active_filters_are_counted_and_distances_told(page):
+    page.fill("#latitude", "48.85")
+    page.fill("#longitude", "2.35")
+    page.check("#include_unknown")
+    assert page.text_content("#active") == "2"
+    search(page)
+    page.wait_for_selector(".card")
+    assert "km away" in page.text_content("#list")
 
 
 def test_the_page_asks_for_a_key_where_one_is_wanted(page, keys, monkeypatch):

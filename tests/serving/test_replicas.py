@@ -11,8 +11,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
-import psutil
 import pytest
+from serving_helpers import replicas
 
 from skillmatch_ray.config import load_config
 from skillmatch_ray.errors import ConfigError
@@ -35,12 +35,7 @@ def config(tiny_workspace, tmp_path_factory):
     return load_config(tiny_workspace.config, [f"workspace={root}", f"serving.port={port}", *SETTINGS])
 
 
-def replicas(deployment):
-    children = psutil.Process().children(recursive=True)
-    name = f"ServeReplica:skillmatch:{deployment}"
-    return [process.pid for process in children if name in " ".join(process.cmdline())]
-
-
+@pytest.mark.slow  # four replicas start, one of them twice
 def test_no_request_fails_when_one_of_two_encoders_is_killed(config):
     statuses, done = [], threading.Event()
 

@@ -20,6 +20,7 @@ import httpx
 import psutil
 import pytest
 import yaml
+from serving_helpers import replicas
 
 from skillmatch_ray.client import Service
 from skillmatch_ray.config import load_config
@@ -191,7 +192,7 @@ def test_only_the_named_ports_are_open_beyond_loopback(service):
     port = int(address.rpartition(":")[2])
     listening = {
         (connection.laddr.ip, connection.laddr.port)
-        for process in _processes("Ingress")
+        for process in replicas("Ingress")
         for connection in psutil.Process(process).net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     }
@@ -213,14 +214,15 @@ def test_a_client_that_never_sends_its_body_gets_504_and_its_slot_is_free_again(
     assert httpx.post(f"{address}/v1/match", json=BRIEF, timeout=60).status_code == 200
 
 
+@pytest.mark.slow
 def test_the_killed_replica_comes_back(service):
     address, _ = service
-    victims = _processes("Ingress")
+    victims = replicas("Ingress")
     assert victims
     os.kill(victims[0], signal.SIGKILL)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        if _status(address) == 200 and _processes("Ingress") not in ([], victims):
+        if _status(address) == 200 and replicas("Ingress") not in ([], victims):
             return
         time.sleep(0.5)
     pytest.fail("no 200 within two minutes of the kill")
@@ -231,13 +233,6 @@ def _status(address):
         return httpx.post(f"{address}/v1/match", json=BRIEF, timeout=60).status_code
     except httpx.TransportError:
         return 0
-
-
-def _processes(deployment: str) -> list[int]:
-    """Of the services that this test run started."""
-    children = psutil.Process().children(recursive=True)
-    name = f"ServeReplica:skillmatch:{deployment}"
-    return [process.pid for process in children if name in " ".join(process.cmdline())]
 
 
 def test_serve_config_is_known_to_serve_and_names_the_application():
