@@ -127,6 +127,9 @@ class MilvusSettings(Settings):
     insert_mb: float = Field(8.0, gt=0, le=48, description="bytes of one insert; servers refuse more than 64 MB")
     gate_queries: int = Field(50, ge=1, description="queries that a new index must answer like an exact search")
     gate_recall: float = Field(0.95, ge=0, le=1, description="least recall@10 of those")
+    gate_checks: bool = Field(
+        default=False, description="whether the model must pass the required tests of `skillmatch check-model`"
+    )
     sample_rows: int = Field(4096, ge=100, description="rows whose filter columns are kept in memory for the plan")
 
 

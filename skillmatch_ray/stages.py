@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from skillmatch_ray.config import Config
 from skillmatch_ray.console import console, progress_bar
 from skillmatch_ray.dataset import Dataset
-from skillmatch_ray.files import write_json
+from skillmatch_ray.errors import ReleaseError
+from skillmatch_ray.files import read_json, write_json
 from skillmatch_ray.workspace import Workspace, provenance
 
 if TYPE_CHECKING:
+    from skillmatch_ray.evaluation.behaviour import Behaviour
     from skillmatch_ray.evaluation.evaluate import EvaluationReport
     from skillmatch_ray.index.release import Release
     from skillmatch_ray.pipeline.encode import EncodeReport
     from skillmatch_ray.studies.study import Study
     from skillmatch_ray.training.train import TrainReport
+
+
+BEHAVIOUR_FILE: Final = "behaviour.json"
+"""Result of `check-model`, in the model's directory."""
 
 
 def model_of(config: Config) -> Path:
@@ -115,10 +121,49 @@ def index_vectors(config: Config, dataset: Dataset, model_dir: Path, url: str | 
     return release.as_dict()
 
 
+def check_behaviour(model_dir: Path) -> Behaviour:
+    """Run the behavioural tests of a model; the result is kept beside it, for the gate."""
+    from skillmatch_ray.evaluation.behaviour import check_model
+    from skillmatch_ray.model.matcher import load_matcher
+
+    matcher = load_matcher(model_dir)
+    found = check_model(matcher)
+    write_json(model_dir / BEHAVIOUR_FILE, {"fingerprint": matcher.fingerprint, **found.as_dict()})
+    return found
+
+
+def require_behaviour(model_dir: Path) -> None:
+    """Refuse a model that fails a required behavioural test; what was found before is believed.
+
+    Raises:
+        ReleaseError: naming the failed tests with value and limit.
+    """
+    from skillmatch_ray.evaluation.behaviour import VERSION
+    from skillmatch_ray.model.matcher import read_model_config
+
+    kept = model_dir / BEHAVIOUR_FILE
+    found = read_json(kept) if kept.is_file() else {}
+    if (found.get("fingerprint"), found.get("version")) != (read_model_config(model_dir)["fingerprint"], VERSION):
+        found = check_behaviour(model_dir).as_dict()
+    failed = [check for check in found["checks"] if check["required"] and not check["passed"]]
+    if failed:
+        told = "; ".join(f"{c['name']} is {c['value']:.3f}, must be {c['direction']} {c['limit']:g}" for c in failed)
+        raise ReleaseError(
+            f"model {model_dir} does not pass the behavioural tests that milvus.gate_checks requires: {told}. "
+            "`skillmatch check-model` tells more; the release that was active goes on answering."
+        )
+
+
 def build_index(config: Config, dataset: Dataset, model_dir: Path) -> Release:
-    """Build an index of the model's vectors and validate it; it does not answer yet."""
+    """Build an index of the model's vectors and validate it; it does not answer yet.
+
+    Raises:
+        ReleaseError: if the gate stays shut.
+    """
     from skillmatch_ray.index.releases import build_release
 
+    if config.milvus.gate_checks:
+        require_behaviour(model_dir)
     workspace = Workspace(config.workspace)
     with progress_bar("index") as advance:
         return build_release(config, workspace, dataset, model_dir, vectors_of(config, model_dir), progress=advance)

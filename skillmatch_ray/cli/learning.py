@@ -127,3 +127,31 @@ def evaluate(
     if html:
         console().print(f"page: {write_evaluation_page(resolved, found, directory, html)}")
     finish(report, {"evaluation": found.as_dict()})
+
+
+@app.command(
+    "check-model",
+    rich_help_panel="Evidence",
+    epilog="Example: skillmatch check-model --model models/mine --report behaviour.json",
+)
+def check_model(
+    *,
+    model: Annotated[Path | None, typer.Option("--model", "-m", help="Model directory.")] = None,
+    workspace: Annotated[Path | None, typer.Option("--workspace", "-w", help="Check its active release.")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """Behavioural tests: language, order, gender, names, negation, stuffing, queries. Exit code 1 if one fails."""
+    from skillmatch_ray.stages import check_behaviour, model_of
+
+    if (model is None) == (workspace is None):
+        raise ConfigError("give either --model DIR or --workspace DIR (its active release)")
+    found = check_behaviour(model or model_of(settings(config, overrides, workspace=workspace)))
+    console().print(found.render())
+    for finding in found.findings:
+        for failure in finding.failures if not finding.passed else ():
+            console().print(f"[dim]{finding.name}: {failure}[/dim]")
+    finish(report, found.as_dict())
+    if found.failed:
+        raise typer.Exit(1)
