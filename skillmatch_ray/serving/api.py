@@ -69,9 +69,9 @@ def _add_health(api: FastAPI, flow: MatchFlow) -> None:
 
     @api.get("/readyz", tags=["health"], responses=documented(500, 503))
     async def readyz() -> ReadyResponse:
-        """Model and index are loaded and belong together."""
+        """The model is loaded, and an index built by it answers."""
         fingerprint = await flow.encoder.fingerprint()
-        found = await flow.searcher.release(fingerprint)
+        found = await flow.searcher.ready(fingerprint)
         return ReadyResponse(status="ready", release=found["name"], fingerprint=fingerprint)
 
 

@@ -129,6 +129,10 @@ class IndexRetriever:
         """The open release of a space, or the active one."""
         return await asyncio.to_thread(self.service.release, fingerprint)
 
+    async def ready(self, fingerprint: str) -> dict[str, Any]:
+        """The release of a space, if its index answers."""
+        return await asyncio.to_thread(self.service.ready, fingerprint)
+
     async def releases(self) -> list[dict[str, Any]]:
         """Manifests of all releases."""
         return await asyncio.to_thread(self.service.releases)

@@ -62,6 +62,9 @@ class Searcher(Protocol):
     async def release(self, fingerprint: str | None = None) -> dict[str, Any]:
         """The open release of a space, or the active one."""
 
+    async def ready(self, fingerprint: str) -> dict[str, Any]:
+        """The release of a space, if its index answers."""
+
     async def releases(self) -> list[dict[str, Any]]:
         """Manifests of all releases."""
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from skillmatch_ray.config import BackboneSettings, Config
 from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.documents import Freelancer, Project
-from skillmatch_ray.errors import ConfigError, FingerprintError, LockedError, SkillmatchError, StorageError
+from skillmatch_ray.errors import ConfigError, FingerprintError, LockedError, MilvusError, SkillmatchError, StorageError
 from skillmatch_ray.index.filters import Filters
 from skillmatch_ray.index.releases import Desk, Release, active_release, status
 from skillmatch_ray.index.retriever import Retriever, SearchResult
@@ -261,6 +261,19 @@ class RetrieverService:
                 "rows": release.rows,
                 "built_at": release.built_at.isoformat(),
             }
+
+    def ready(self, fingerprint: str) -> dict[str, Any]:
+        """`release` of a space, if its index is there.
+
+        Raises:
+            FingerprintError: if no index of that space is open.
+            MilvusError: if it does not answer, or has lost the collection.
+        """
+        with self._use(fingerprint) as retriever:
+            collection = retriever.release.collection
+            if not retriever.backend.has(collection):
+                raise MilvusError(f"{retriever.backend.place} has lost {collection}: run `skillmatch reindex`")
+        return self.release(fingerprint)
 
     def search_many(self, requests: Sequence[SearchRequest]) -> list[Found]:
         """Candidates for each request, from the index of its vector's own space; like requests are one search.

@@ -38,9 +38,9 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def milvus_server(data: Path) -> Iterator[str]:
-    """The address of a server that lives as long as the block."""
-    port = free_port()
+def milvus_server(data: Path, port: int | None = None) -> Iterator[str]:
+    """The address of a server that lives as long as the block, and is killed at its end."""
+    port = port or free_port()
     with _turn():
         _check_free(ETCD_PEER_PORT)
         yield from _run("milvus-server", ["--data", str(data), "--proxy-port", str(port)], data, port)

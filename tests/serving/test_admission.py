@@ -40,6 +40,40 @@ def test_more_than_the_limit_is_told_when_to_come_back():
     asyncio.run(run())
 
 
+def test_who_would_miss_the_deadline_is_told_at_once():
+    async def run():
+        app, http = client(limit=100, deadline_s=1.0)
+        app._share_s = 0.3  # each request under way has cost the next one so much lately
+        first, *others = await asyncio.gather(*(http.get("/0.2") for _ in range(5)))
+        # One of two: 0.6 s of the 0.7 s that may be expected; one of three: 0.9 s.
+        assert sorted(a.status_code for a in (first, *others)) == [200, 200, 503, 503, 503]
+        assert all(int(a.headers["retry-after"]) >= 1 for a in others if a.status_code == 503)
+        # Alone it is let in, whatever the past was like; and the past fades.
+        app._share_s = 50.0
+        for _ in range(60):
+            assert (await http.get("/0")).status_code == 200
+        assert app._share_s < 0.2
+
+    asyncio.run(run())
+
+
+def test_a_client_that_does_not_read_frees_its_slot():
+    async def endless(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+
+    async def blocked(message):
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()  # what a server does while its client does not read
+
+    async def run():
+        app = Admission(endless, limit=1, max_body=100, deadline_s=0.1)
+        await asyncio.wait_for(app({"type": "http", "path": "/", "method": "GET", "headers": []}, None, blocked), 30)
+        assert app.active == 0
+
+    asyncio.run(run())
+
+
 def test_a_slow_answer_is_cut_at_the_deadline_and_frees_its_slot():
     async def run():
         app, http = client(limit=1, deadline_s=0.1)

@@ -1,15 +1,22 @@
-"""What the service promises when something below it fails: a full disk, a browser that hangs, a dead Milvus."""
+"""What the service promises when something below it fails: a full disk, a killed Milvus server."""
 
 from __future__ import annotations
 
 import contextlib
 import resource
 import shutil
+import time
 
 import pytest
-from serving_helpers import send
+from milvus_server import free_port, lite_server, milvus_server
+from serving_helpers import Local, send
 
+from skillmatch_ray.config import load_config
+from skillmatch_ray.dataset import Dataset
+from skillmatch_ray.index.releases import active_release
 from skillmatch_ray.serving.api import build_api
+from skillmatch_ray.stages import index_vectors
+from skillmatch_ray.workspace import Workspace
 
 pytestmark = pytest.mark.e2e
 
@@ -58,3 +65,36 @@ def test_profiles_are_refused_before_the_disk_is_full(local, monkeypatch):
     assert send(api, "PUT", "/v1/freelancers/during", json=PROFILE).status_code == 507
     assert send(api, "POST", "/v1/match", json=BRIEF).status_code == 200
     assert send(api, "DELETE", "/v1/freelancers/during").status_code == 204
+
+
+@pytest.mark.parametrize("server", [lite_server, pytest.param(milvus_server, marks=pytest.mark.slow)])
+def test_a_killed_milvus_server_costs_503_and_is_found_again(server, tiny_workspace, tmp_path):
+    root, data, port = tmp_path / "workspace", tmp_path / "milvus", free_port()
+    shutil.copytree(tiny_workspace.root, root)
+    data.mkdir()
+    settings = [f"workspace={root}", f"milvus.uri=http://127.0.0.1:{port}", "serving.release_poll_s=3600"]
+    config = load_config(tiny_workspace.config, [*settings, "milvus.timeout_s=5"])
+    with server(data, port):
+        index_vectors(config, Dataset(root / "dataset"), active_release(Workspace(root)).model_dir)
+        local = Local(config)
+        api = build_api(local.flow())
+        before = send(api, "POST", "/v1/match", json=BRIEF).json()["candidates"]
+        assert len(before) == 3
+        assert send(api, "GET", "/readyz").status_code == 200
+    for method, path, body in (("POST", "/v1/match", BRIEF), ("GET", "/readyz", None)):
+        lost = send(api, method, path, json=body)
+        assert lost.status_code == 503, lost.text
+        assert int(lost.headers["retry-after"]) >= 1
+        assert str(port) not in lost.text
+    assert send(api, "GET", "/healthz").status_code == 200
+    assert send(api, "PUT", "/v1/freelancers/meanwhile", json=PROFILE).status_code == 503
+    with server(data, port):
+        deadline = time.monotonic() + 120
+        while (again := send(api, "POST", "/v1/match", json=BRIEF)).status_code != 200:
+            assert time.monotonic() < deadline, again.text
+            time.sleep(0.5)
+        assert again.json()["candidates"] == before
+        # Its writer was told 503; what is durable is found all the same, as a repetition would be.
+        found = send(api, "POST", "/v1/match", json={**BRIEF, "filters": {"countries": ["IS"]}})
+        assert [c["freelancer_id"] for c in found.json()["candidates"]] == ["meanwhile"]
+        local.close()

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
 import ray
+from serving_helpers import send
 
-from skillmatch_ray.errors import FingerprintError, ReplicaError
+from skillmatch_ray.config import RankerSettings
+from skillmatch_ray.errors import ConfigError, FingerprintError, ReplicaError
+from skillmatch_ray.serving import deployments
 from skillmatch_ray.serving.deployments import Remote
 from skillmatch_ray.serving.metrics import COUNTERS, GAUGES, HISTOGRAMS, Metrics
 
@@ -58,6 +63,44 @@ def test_a_call_to_a_lost_replica_is_repeated_once():
     assert search([killed(), Replica.remote()], "found") == "found"
     with pytest.raises(ReplicaError):
         search([killed(), killed(), Replica.remote()], "found")
+
+
+@pytest.fixture
+def ingress(local, monkeypatch, tmp_path):
+    """The ingress of one replica, over the workspace that is open already."""
+    monkeypatch.setattr(deployments, "ProjectEncoder", lambda *_: local.encoder)
+    monkeypatch.setattr(deployments, "IndexRetriever", lambda *_: local.index)
+    ranker = {"kind": "class", "target": "ranking_helpers:Reverse", "timeout_s": 30}
+    serving = local.config.serving.model_copy(
+        update={"log_served": True, "ranker": RankerSettings(**ranker), "max_body_kb": 1}
+    )
+    config = local.config.model_copy(update={"serving": serving})
+    yield deployments.Ingress(config.model_dump(mode="json"))
+    shutil.rmtree(local.config.workspace / "served", ignore_errors=True)
+
+
+def test_the_ingress_ranks_remembers_and_writes_one_line_a_request(ingress, local, capfd):
+    app = ingress.__serve_build_asgi_app__()
+    brief = {"project": {"title": "a secret brief", "project_id": "p7"}, "top_k": 3}
+    body = send(app, "POST", "/v1/match", json=brief, headers={"x-request-id": "r-1"}).json()
+    assert body["ranking"] == "ranker"
+    assert [c["ranker_score"] for c in body["candidates"]] == [99, 98, 97]
+    assert send(app, "POST", "/v1/match", json={"project": {"title": "x" * 2000}}).status_code == 413
+    (file,) = (local.config.workspace / "served").glob("*.jsonl")
+    (served,) = map(json.loads, file.read_text().splitlines())
+    assert (served["request_id"], served["project_id"]) == ("r-1", "p7")
+    assert [who for who, _ in served["candidates"]] == [c["freelancer_id"] for c in body["candidates"]]
+    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines() if line.startswith('{"request_id"')]
+    assert [(line["status"], line["route"], line.get("problem")) for line in lines] == [
+        (200, "/v1/match", None),
+        (413, "/v1/match", "Too large"),
+    ]
+    assert "secret" not in str(lines) + file.read_text()
+
+
+def test_the_ingress_does_not_start_without_the_keys_of_the_one_who_deployed_it(local):
+    with pytest.raises(ConfigError, match="SKILLMATCH_API_KEYS"):
+        deployments.Ingress(local.config.model_dump(mode="json"), keys_expected=True)
 
 
 def test_every_metric_of_the_service_exists():

@@ -19,7 +19,7 @@ from skillmatch_ray.errors import ConfigError
 from skillmatch_ray.serving.app import build, in_one_replica
 from skillmatch_ray.serving.run import serving
 
-pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("ray_session")]
+pytestmark = pytest.mark.e2e
 
 BRIEF = {"project": {"title": "React developer", "skills": ["React"]}, "top_k": 3}
 SETTINGS = ["serving.deployments=several", "serving.encoder_replicas=2", "serving.encoder_cpus=0.1"]
@@ -36,6 +36,7 @@ def config(tiny_workspace, tmp_path_factory):
 
 
 @pytest.mark.slow  # four replicas start, one of them twice
+@pytest.mark.usefixtures("ray_session")
 def test_no_request_fails_when_one_of_two_encoders_is_killed(config):
     statuses, done = [], threading.Event()
 
