@@ -129,11 +129,11 @@ def plan(
     report: ReportOption = None,
 ) -> None:
     """Workers, hours, memory, disk and replicas for so many freelancers, from stored rates."""
-    from skillmatch_ray.planning.plan import Demand, make_plan
+    from skillmatch_ray.planning.plan import Demand, size_workload
     from skillmatch_ray.planning.rates import load_rates
 
     demand = Demand(freelancers, tokens_per_profile, qps, gpu, cpu, hours, tokens_per_brief)
-    found = make_plan(demand, load_rates().with_given(rate or []))
+    found = size_workload(demand, load_rates().with_given(rate or []))
     console().print(found.render())
     finish(report, found.as_dict())
 

@@ -16,6 +16,9 @@ from skillmatch_ray.files import write_text
 KUBERAY_VERSION: Final = "1.5.1"
 """The first operator with `authOptions`; the fields written here are checked against its reference in tests."""
 SHARED: Final = "/shared"
+"""Where the pods mount the claim."""
+REPOSITORY: Final = "/home/ray/skillmatch"
+"""Where jobs/Dockerfile puts the repository."""
 HEAD_MEMORY_GIB: Final = 8
 WORKER_MEMORY_GIB_PER_CPU: Final = 4
 GIBIBYTE: Final = 2**30
@@ -28,7 +31,7 @@ class Placement:
     """What Kubernetes must know beyond cluster.yaml.
 
     Attributes:
-        image: container image with this package installed and the repository as its working directory.
+        image: container image of jobs/Dockerfile.
         claim: name of a PersistentVolumeClaim (ReadWriteMany) for dataset, models and workspace.
         redis: host:port of a Redis that keeps the head's state over its restart, or None.
         spot: node labels that choose spot capacity.
@@ -173,7 +176,8 @@ def _pod(container: dict[str, Any], placement: Placement, *, spot: bool) -> dict
 def reindex_job(name: str, spec: dict[str, Any]) -> Manifest:
     """A RayJob that encodes what changed and switches, on a cluster of its own that goes when it ends."""
     entrypoint = (
-        f"python jobs/reindex.py --config jobs/reindex.yaml --dataset {SHARED}/data --workspace {SHARED}/workspace"
+        f"python {REPOSITORY}/jobs/reindex.py --config {REPOSITORY}/jobs/reindex.yaml "
+        f"--dataset {SHARED}/data --workspace {SHARED}/workspace"
     )
     return _resource(
         "RayJob",

@@ -171,7 +171,7 @@ class Plan:
         return [*(["rates:"] if lines else []), *machines, *lines, *missing]
 
 
-def make_plan(demand: Demand, book: RateBook) -> Plan:
+def size_workload(demand: Demand, book: RateBook) -> Plan:
     """Compute every step and size that the book has rates for, and name the rates that it lacks."""
     known = {name: book.machines[name] for name in (demand.cpu, demand.gpu) if name in book.machines}
     plan = Plan(demand, machines={name: f"{one.about}, {one.memory_gb:g} GB" for name, one in known.items()})

@@ -107,9 +107,12 @@ def test_the_service_runs_the_applications_of_the_serve_file(rendered):
 
 def test_the_job_is_the_one_of_the_jobs_folder(rendered):
     words = rendered["RayJob"]["spec"]["entrypoint"].split()
-    assert words[:4] == ["python", "jobs/reindex.py", "--config", "jobs/reindex.yaml"]
-    assert (ROOT / words[1]).is_file()
-    assert (ROOT / words[3]).is_file()
+    assert words[::2][:2] == ["python", "--config"]
+    dockerfile = (ROOT / "jobs" / "Dockerfile").read_text()
+    for word in (words[1], words[3]):
+        home, _, file = word.partition("/jobs/")
+        assert f"WORKDIR {home}\n" in dockerfile
+        assert (ROOT / "jobs" / file).is_file()
     assert rendered["RayJob"]["spec"]["shutdownAfterJobFinishes"]
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from skillmatch_ray.cli import app
 from skillmatch_ray.planning.flops import transformer_flops
-from skillmatch_ray.planning.plan import Demand, backbone_rate, make_plan
+from skillmatch_ray.planning.plan import Demand, backbone_rate, size_workload
 from skillmatch_ray.planning.rates import load_rates
 
 GIVEN = {
@@ -42,7 +42,7 @@ def test_a_plan_agrees_with_the_arithmetic():
     Survey 7.2M/5000 = 1440 s = 0.4 h; index 7200 s = 2 h, the longest.
     Tokenising 500/2e5 = 2.5 ms against 0.75 ms of work: 3.3 cores feed a worker, rounded up 3.4.
     """
-    plan = make_plan(DEMAND, RATES)
+    plan = size_workload(DEMAND, RATES)
     assert not plan.missing
     steps = {step.name: (step.units, round(step.hours, 6)) for step in plan.steps}
     assert steps == {
@@ -70,14 +70,14 @@ def test_a_plan_agrees_with_the_arithmetic():
 
 
 def test_without_requests_there_are_no_replicas():
-    plan = make_plan(dataclasses.replace(DEMAND, qps=0), RATES)
+    plan = size_workload(dataclasses.replace(DEMAND, qps=0), RATES)
     assert not plan.replicas
     assert plan.serving_bottleneck is None
 
 
 def test_the_head_reads_no_more_than_its_limit():
     """2,000 tokens through the backbone, 512 of them through the head: 2 ms + 0.256 ms."""
-    plan = make_plan(dataclasses.replace(DEMAND, freelancers=1_000_000, tokens_per_profile=2000, hours=100), RATES)
+    plan = size_workload(dataclasses.replace(DEMAND, freelancers=1_000_000, tokens_per_profile=2000, hours=100), RATES)
     encode = next(step for step in plan.steps if step.name == "encode")
     assert encode.hours == pytest.approx(1e6 * (0.002 + 0.000256) / 3600)
 
@@ -85,7 +85,7 @@ def test_the_head_reads_no_more_than_its_limit():
 @settings(deadline=None)
 @given(st.integers(1, 10**9), st.floats(0.1, 100))
 def test_enough_workers_keep_the_hours_and_one_less_would_not(freelancers, hours):
-    plan = make_plan(dataclasses.replace(DEMAND, freelancers=freelancers, hours=hours), RATES)
+    plan = size_workload(dataclasses.replace(DEMAND, freelancers=freelancers, hours=hours), RATES)
     encode = next(step for step in plan.steps if step.name == "encode")
     assert encode.hours <= hours * (1 + 1e-9)
     assert encode.units == 1 or encode.hours * encode.units / (encode.units - 1) > hours * (1 - 1e-9)
