@@ -121,7 +121,7 @@ def evaluate(
     if (model is None) == (workspace is None):
         raise ConfigError("give either --model DIR or --workspace DIR (its active release)")
     # Only a workspace that was named matters here: nothing is written into it.
-    resolved = settings(config, overrides, **({"workspace": workspace} if workspace else {}))
+    resolved = settings(config, overrides, workspace=workspace) if workspace else settings(config, overrides)
     directory = model or model_of(resolved)
     found = evaluate_model(resolved, Dataset(dataset), directory, peer or ())
     console().print(found.render())

@@ -67,18 +67,18 @@ def free_ports(count: int) -> list[int]:
 
 @contextlib.contextmanager
 def ray_head(
-    num_cpus: int = 4, *, ports: Sequence[int] | None = None, temporary: Path | None = None, **more: str
+    num_cpus: int = 4, *, ports: Sequence[int] | None = None, directory: Path | None = None, **more: str
 ) -> Iterator[Head]:
     """A head that lives as long as the block.
 
     Args:
         num_cpus: logical ones.
         ports: four; default: free ones.
-        temporary: its directory, and that of the nodes which join it; default: one that goes with it.
+        directory: its temporary one, and that of the nodes which join it; default: one that goes with it.
         more: environment.
     """
     gcs, dashboard, agent, client = ports or free_ports(4)
-    with contextlib.nullcontext(temporary) if temporary else short_directory() as temporary:
+    with contextlib.nullcontext(directory) if directory else short_directory() as temporary:
         environment = _environment(more)
         command = [
             "--head", f"--port={gcs}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
