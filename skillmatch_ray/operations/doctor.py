@@ -432,8 +432,9 @@ def _authentication(config: Config) -> Iterator[Finding]:
     if mode == "disabled" and config.serving.host not in {"127.0.0.1", "localhost", "::1"}:
         remedy = "export RAY_AUTH_MODE=token on every node: whoever reaches Ray's ports runs code there"
         yield Finding("authentication", "warning", "Ray's is disabled, and the service listens beyond loopback", remedy)
-    if config.serving.host not in {"127.0.0.1", "localhost", "::1"} and not os.environ.get("SKILLMATCH_API_KEYS"):
-        remedy = "set SKILLMATCH_API_KEYS=key1,key2 in the service's environment"
+    named = any(os.environ.get(name) for name in ("SKILLMATCH_API_KEYS", "SKILLMATCH_API_KEYS_FILE"))
+    if config.serving.host not in {"127.0.0.1", "localhost", "::1"} and not named:
+        remedy = "set SKILLMATCH_API_KEYS=key1,key2 in the service's environment; it does not start without"
         yield Finding("API keys", "warning", f"none, and the service listens on {config.serving.host}", remedy)
 
 

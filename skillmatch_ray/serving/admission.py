@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 import time
+import traceback
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import ContextVar
@@ -16,6 +18,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1
 _PROMISED = 0.7
@@ -122,6 +126,11 @@ class Admission:
             await answer.problem(504, "Too slow", f"no answer within {self.deadline_s:g} s")
         except TooLargeError:
             return  # answered already
+        except Exception as e:
+            # The application has answered 500. Where it broke is logged, not the message: it may quote a profile.
+            frames = "".join(traceback.format_tb(e.__traceback__))
+            logger.error("request %s: %s\n%s", request_id.get(), type(e).__name__, frames)  # noqa: TRY400
+            await answer.problem(500, "Internal error", f"{type(e).__name__}: see the log for this request id")
 
     def _counted(self, receive: Receive, answer: _Answer) -> Receive:
         seen = 0

@@ -147,15 +147,22 @@ def test_a_file_of_keys_is_rotated_without_a_restart(local, monkeypatch, tmp_pat
     assert (status(""), status("new-key")) == (401, 401)
 
 
-def test_a_defect_leaves_no_trace_in_the_answer(call, local, monkeypatch):
+def test_a_defect_leaves_no_trace_in_the_answer_and_no_text_in_the_log(local, monkeypatch, caplog):
+    detail = "a secret detail"
+
     def explode(_):
-        raise RuntimeError("a secret detail")
+        raise RuntimeError(detail)
 
     monkeypatch.setattr(local.encoder, "encode", explode)
-    answer = call("POST", "/v1/match", json={"project": BRIEF})
+    api = Admission(build_api(local.flow()), limit=2, max_body=1000, deadline_s=30)
+    answer = send(api, "POST", "/v1/match", json={"project": BRIEF}, headers={"x-request-id": "r-500"})
     assert answer.status_code == 500
-    assert "secret" not in answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
     assert "Traceback" not in answer.text
+    assert "secret" not in answer.text + caplog.text
+    assert "request r-500: RuntimeError" in caplog.text
+    assert "in explode" in caplog.text
+    assert api.active == 0
 
 
 def test_the_openapi_document_has_examples_and_problems(call):
