@@ -126,7 +126,7 @@ class Admission:
             await answer.problem(504, "Too slow", f"no answer within {self.deadline_s:g} s")
         except TooLargeError:
             return  # answered already
-        except Exception as e:
+        except Exception as e:  # noqa: BLE001
             # The application has answered 500. Where it broke is logged, not the message: it may quote a profile.
             frames = "".join(traceback.format_tb(e.__traceback__))
             logger.error("request %s: %s\n%s", request_id.get(), type(e).__name__, frames)  # noqa: TRY400

@@ -8,7 +8,6 @@ import threading
 import time
 
 import pytest
-import uvicorn
 
 from skillmatch_ray.client import API_KEY_VARIABLE, Service
 from skillmatch_ray.config import load_config
@@ -16,7 +15,6 @@ from skillmatch_ray.dataset import FREELANCERS, Dataset
 from skillmatch_ray.documents import Project
 from skillmatch_ray.errors import LockedError, ServiceError
 from skillmatch_ray.matching import match_once
-from skillmatch_ray.serving.api import build_api
 from skillmatch_ray.serving.keys import KEYS_VARIABLE, ApiKeys
 from skillmatch_ray.serving.operations import Operations
 from skillmatch_ray.stages import index_vectors
@@ -25,28 +23,6 @@ from skillmatch_ray.workspace import Workspace
 pytestmark = pytest.mark.e2e
 
 PROJECT = Project(project_id="brief", title="React developer", skills=("React",), max_daily_rate_eur=800)
-
-
-@pytest.fixture(scope="module")
-def keys():
-    return ApiKeys()
-
-
-@pytest.fixture(scope="module")
-def address(local, keys):
-    """Of the API, served from a thread of this process."""
-    server = uvicorn.Server(
-        uvicorn.Config(build_api(local.flow(), keys=keys), port=0, log_level="error", lifespan="off")
-    )
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    deadline = time.monotonic() + 60
-    while not server.started and time.monotonic() < deadline:
-        time.sleep(0.02)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(30)
 
 
 @pytest.fixture
