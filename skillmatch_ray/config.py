@@ -49,10 +49,11 @@ class ModelSettings(Settings):
     pooling: Literal["weighted", "attention"] = "weighted"
     alpha: float = Field(1.0, ge=0, description="token weight = 1 / section length ** alpha; 0 = plain mean")
     learned_section_weights: bool = True
+    projection: bool = Field(True, description="a learned linear map after the pooling")
 
 
 class TrainingSettings(Settings):
-    """The contrastive training of the head."""
+    """The contrastive training of the head, and of layers of the backbone where wanted."""
 
     steps: int = Field(120, ge=1)
     projects_per_step: int = Field(32, ge=2, description="over all workers")
@@ -62,9 +63,21 @@ class TrainingSettings(Settings):
     loss: dict[str, dict[str, Any]] = Field({"infonce": {}}, description="loss name -> arguments (weight among them)")
     weak_negative_weight: float = Field(1.0, ge=0)
     learning_rate: float = Field(1e-4, gt=0)
+    projection_rate: float = Field(1e-3, gt=0, description="learning rate of the linear map after the pooling")
+    section_weight_rate: float = Field(0.02, gt=0, description="learning rate of the weights of section types")
     weight_decay: float = Field(0.01, ge=0)
     warmup_share: float = Field(0.1, ge=0, le=1)
     section_dropout: float = Field(0.0, ge=0, lt=1, description="share of sections hidden from a document")
+    aligned_start: bool = Field(
+        True, description="start from token states centred by section type, without what tells languages apart"
+    )
+    token_states: Literal["cached", "live"] = Field("cached", description="live: computed in every step, nothing on disk")
+    trainable_backbone_layers: int | Literal["all"] = Field(
+        0, description="last layers of the backbone that learn too (their token states are live); 0: frozen"
+    )
+    backbone_learning_rate: float = Field(2e-5, gt=0)
+    mined_negatives: Path | None = Field(None, description="file that `skillmatch mine` wrote")
+    mined_per_project: int = Field(2, ge=0, description="mined negatives drawn for a project in each step")
     gradient_clip: float = Field(1.0, gt=0)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     workers: int = Field(1, ge=1)
@@ -74,7 +87,19 @@ class TrainingSettings(Settings):
     validation_share: float = Field(0.1, ge=0, lt=1, description="latest projects kept for validation")
     validate_every: int = Field(40, ge=1)
     checkpoint_every: int = Field(20, ge=1)
+    stop_metric: str = Field("map", description="validation figure that picks the best state, as in later/ndcg@10")
     patience: int | None = Field(None, ge=1, description="validations without gain before stopping")
+
+    @property
+    def live(self) -> bool:
+        """Whether token states are computed while training."""
+        return self.token_states == "live" or self.trainable_backbone_layers != 0
+
+    @model_validator(mode="after")
+    def _layers_are_not_negative(self) -> TrainingSettings:
+        if isinstance(self.trainable_backbone_layers, int) and self.trainable_backbone_layers < 0:
+            raise ValueError(f"training.trainable_backbone_layers ({self.trainable_backbone_layers}) must be 0 or more")
+        return self
 
 
 class EncodeSettings(Settings):

@@ -5,7 +5,8 @@ Shapes: S sections, N tokens of all sections, T tokens of the longest of a batch
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,9 +77,19 @@ class Backbone:
         checkpoint: directory with config.json, tokenizer.json and model.safetensors.
         settings: how to run it.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        tuned: fine-tuned weights that replace the checkpoint's, by the names that transformers gives them.
+
+    Raises:
+        BackboneError: if the checkpoint is of another architecture, or has no weight of such a name and shape.
     """
 
-    def __init__(self, checkpoint: Path, settings: BackboneSettings, device: str = "auto") -> None:
+    def __init__(
+        self,
+        checkpoint: Path,
+        settings: BackboneSettings,
+        device: str = "auto",
+        tuned: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self.settings = settings
         self.checkpoint = checkpoint
         self.device = pick_device(device)
@@ -86,7 +97,8 @@ class Backbone:
         self.tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(settings.max_section_tokens)
-        self.encoder = PackedEncoder(checkpoint, self.dtype, self.device)
+        self.tuned = {name: value.detach().float().cpu() for name, value in (tuned or {}).items()}
+        self.encoder = PackedEncoder(checkpoint, self.dtype, self.device, self.tuned)
         self.dim = self.encoder.sizes.dim
 
     @classmethod
@@ -101,7 +113,16 @@ class Backbone:
     @property
     def fingerprint(self) -> str:
         """Names the space of the token states: weights, tokenizer and truncation; not speed settings."""
-        return token_space_fingerprint(self.checkpoint, self.settings)
+        base = token_space_fingerprint(self.checkpoint, self.settings)
+        return hash_json([base, hash_tensors(self.tuned)]) if self.tuned else base
+
+    def with_tuned(self, weights: Mapping[str, Tensor]) -> Backbone:
+        """A backbone of the same checkpoint in which these weights replace the old ones.
+
+        Raises:
+            BackboneError: if the checkpoint has no weight of such a name and shape.
+        """
+        return Backbone(self.checkpoint, self.settings, str(self.device), weights)
 
     def tokenize(self, texts: Sequence[str]) -> list[TokenIds]:
         """Token ids of each text, specials included, cut to `max_section_tokens`."""
@@ -131,6 +152,15 @@ class Backbone:
             places = torch.from_numpy(_positions(offsets[batch], lengths[batch]))
             states.index_copy_(0, places.to(self.device), hidden)
         return _spread(TokenStates(states, offsets), inverse)
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) over names, in order, and values."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def token_space_fingerprint(checkpoint: Path, settings: BackboneSettings) -> str:

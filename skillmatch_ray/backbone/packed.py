@@ -11,7 +11,7 @@ Shapes: N tokens of all sections, D dimensions, H heads, T tokens of one section
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,15 +104,18 @@ class PackedEncoder:
         checkpoint: directory with config.json and model.safetensors.
         dtype: to compute in.
         device: to compute on.
+        tuned: weights that replace those of the file, by the names that transformers gives them.
 
     Raises:
-        BackboneError: if the checkpoint is of another architecture, or incomplete.
+        BackboneError: if the checkpoint is of another architecture or incomplete, or a tuned weight does not fit it.
     """
 
-    def __init__(self, checkpoint: Path, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, checkpoint: Path, dtype: torch.dtype, device: torch.device, tuned: Mapping[str, Tensor] | None = None
+    ) -> None:
         self.sizes = Sizes.read(checkpoint / "config.json")
         self.dtype, self.device = dtype, device
-        weights = _Weights(checkpoint / "model.safetensors")
+        weights = _Weights(checkpoint / "model.safetensors", tuned or {})
         # On a CPU the embeddings stay in the file's own type and map: only rows that are used take memory.
         words, types = weights[_WORDS], weights["embeddings.token_type_embeddings.weight"]
         kind = words.dtype if device.type == "cpu" else dtype
@@ -199,9 +202,14 @@ _QKV = ("query", "key", "value")
 
 
 class _Weights:
-    """The tensors of a safetensors file, by the names that transformers gives them; memory-mapped."""
+    """The tensors of a safetensors file, by the names that transformers gives them; memory-mapped.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: of the file.
+        tuned: tensors that stand in for those of the file.
+    """
+
+    def __init__(self, path: Path, tuned: Mapping[str, Tensor]) -> None:
         self._path = path
         opener: Any = safe_open  # untyped
         self._file = opener(path, framework="pt", device="cpu")
@@ -209,8 +217,18 @@ class _Weights:
         if len(words) != 1:
             raise BackboneError(f"{path} is not a BERT checkpoint: tensors named {_WORDS}: {words}")
         self._prefix = words[0].removesuffix(_WORDS)
+        self._tuned: Mapping[str, Tensor] = {}
+        for name, value in tuned.items():
+            if self[name].shape != value.shape:
+                raise BackboneError(
+                    f"{path}: tensor {name} is {tuple(self[name].shape)}, but the fine-tuned one is "
+                    f"{tuple(value.shape)}: the model was trained on another backbone"
+                )
+        self._tuned = tuned
 
     def __getitem__(self, name: str) -> Tensor:
+        if name in self._tuned:
+            return self._tuned[name]
         try:
             tensor: Tensor = self._file.get_tensor(self._prefix + name)
         except Exception as e:

@@ -137,9 +137,14 @@ def evaluate_directory(
     """
     settings = BackboneSettings(**read_model_config(model_dir)["backbone"]) if model_dir else config.backbone
     backbone = Backbone.load(settings)
-    towers = {MODEL: load_matcher(model_dir, backbone=backbone).towers} if model_dir else {}
+    matcher = load_matcher(model_dir, backbone=backbone) if model_dir else None
+    # A model with fine-tuned layers of the backbone reads its own token states, not those of the floors.
+    tuned = [TowerEncoder(matcher.backbone, {MODEL: matcher.towers})] if matcher and matcher.backbone.tuned else []
+    towers = {MODEL: matcher.towers} if matcher and not tuned else {}
     store = open_if_of(config.workspace / "token_states", backbone)
-    return evaluate(dataset, backbone, towers, seed=config.seed, store=store, peers=peers, progress=progress)
+    return evaluate(
+        dataset, backbone, towers, seed=config.seed, store=store, peers=peers, more=tuned, progress=progress
+    )
 
 
 def open_if_of(directory: Path, backbone: Backbone) -> TokenStateStore | None:
@@ -158,6 +163,7 @@ def evaluate(
     seed: int = 0,
     store: TokenStateStore | None = None,
     peers: Sequence[str] = (),
+    more: Sequence[TowerEncoder] = (),
     progress: Advance = lambda *_: None,
 ) -> EvaluationReport:
     """Rank the whole pool for every judged project by each system, exactly, and sum up.
@@ -172,6 +178,7 @@ def evaluate(
         seed: of the random floor and of resampling.
         store: token states to use where it has them.
         peers: model directories of ours, hub names or paths of sentence-transformers models.
+        more: towers on other backbones.
         progress: called with (documents done, documents, note).
 
     Raises:
@@ -179,7 +186,7 @@ def evaluate(
         ModelError: if a peer cannot be loaded.
     """
     floors = {name: Towers(s, backbone.dim).to(backbone.device).eval() for name, s in POOLING_FLOORS.items()}
-    encoders = with_peers(TowerEncoder(backbone, {**towers, **floors}, store), peers)
+    encoders = with_peers(TowerEncoder(backbone, {**towers, **floors}, store), peers) + list(more)
     task = read_task(dataset)
     with _encoded(task, encoders, progress) as (queries, corpus, bm25):
         scorers = {name: dense_scorer(queries[name], corpus[name]) for name in queries}

@@ -92,8 +92,8 @@ def _tower_encoder(name: str, main: TowerEncoder) -> TowerEncoder:
         settings, main.backbone.settings
     )
     backbone = main.backbone if shared else Backbone.load(settings)
-    towers = load_matcher(name, backbone=backbone).towers
-    return TowerEncoder(backbone, {name: towers}, main.store if shared else None)
+    matcher = load_matcher(name, backbone=backbone)
+    return TowerEncoder(matcher.backbone, {name: matcher.towers}, main.store if shared else None)
 
 
 def _same_prefixes(one: BackboneSettings, other: BackboneSettings) -> bool:

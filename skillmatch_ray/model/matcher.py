@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from skillmatch_ray.backbone.encoder import Backbone, token_budget_batches
+from skillmatch_ray.backbone.encoder import Backbone, hash_tensors, token_budget_batches
 from skillmatch_ray.backbone.store import TokenStateStore, section_states
 from skillmatch_ray.config import BackboneSettings, ModelSettings
 from skillmatch_ray.documents import Document, DocumentKind, Freelancer, Project, Section
@@ -30,7 +29,10 @@ HEAD_TOKEN_BUDGET = 8_192
 
 _EXPLAINED_AT_ONCE = 16
 
-FORMAT_VERSION = 1
+BACKBONE_PREFIX = "backbone."
+"""Of the names of fine-tuned backbone weights in model.safetensors."""
+
+FORMAT_VERSION = 2
 
 
 class Towers(nn.Module):
@@ -167,10 +169,8 @@ class Matcher:
 
     def token_states(self, kind: DocumentKind, documents: Sequence[Document]) -> list[EncodedDocument]:
         """Backbone output of the sections that the model reads, document by document."""
-        sections = [_known(self.towers, document.sections()) for document in documents]
-        texts = [self.prefix(kind) + section.text for kept in sections for _, section in kept]
-        states = section_states(self.backbone, texts, self.store)
-        return assemble([[type_id for type_id, _ in kept] for kept in sections], states)
+        types, texts = model_sections(documents, self.backbone.settings, self.towers.settings, kind)
+        return assemble(types, section_states(self.backbone, texts, self.store))
 
     def prefix(self, kind: DocumentKind) -> str:
         """What E5 wants before a text of this kind."""
@@ -257,10 +257,9 @@ class Matcher:
         `extra` maps further file names to JSON values or texts (metrics.json, README.md).
         """
         with atomic_directory(path) as temporary:
-            save_file(
-                {k: v.contiguous().cpu() for k, v in unshared_state(self.towers).items()},
-                temporary / "model.safetensors",
-            )
+            tuned = {BACKBONE_PREFIX + name: value for name, value in self.backbone.tuned.items()}
+            weights = {k: v.contiguous().cpu() for k, v in (unshared_state(self.towers) | tuned).items()}
+            save_file(weights, temporary / "model.safetensors")
             write_json(temporary / "config.json", self.describe())
             for name, value in (extra or {}).items():
                 if name.endswith(".json"):
@@ -293,7 +292,8 @@ def load_matcher(
         path: the directory that `Matcher.save` wrote.
         device: where to run it.
         backbone: one that is loaded already; must be the very one that the model was trained on.
-        store_dir: a `TokenStateStore` of that backbone, to spare computing.
+        store_dir: a `TokenStateStore` of that backbone, to spare computing; not read where the model has
+            fine-tuned layers of the backbone, which give other states.
 
     Raises:
         ModelError: if the directory is not a model.
@@ -302,9 +302,18 @@ def load_matcher(
     path = Path(path)
     config = read_model_config(path)
     backbone = backbone or Backbone.load(BackboneSettings(**config["backbone"]), device)
+    if backbone.fingerprint != config["backbone_fingerprint"]:
+        tuned = _tuned_backbone(path)
+        backbone, store_dir = (backbone.with_tuned(tuned), None) if tuned else (backbone, store_dir)
     towers = load_towers(path, backbone.fingerprint)
     store = TokenStateStore(store_dir, backbone.fingerprint, backbone.dim) if store_dir else None
     return Matcher(backbone, towers, store)
+
+
+def _tuned_backbone(path: Path) -> dict[str, Tensor]:
+    """Fine-tuned weights of the backbone in a model directory; none where it was frozen."""
+    weights = load_file(path / "model.safetensors")
+    return {k.removeprefix(BACKBONE_PREFIX): v for k, v in weights.items() if k.startswith(BACKBONE_PREFIX)}
 
 
 def load_towers(path: Path, backbone_fingerprint: str) -> Towers:
@@ -351,11 +360,12 @@ def unshared_state(towers: Towers) -> dict[str, torch.Tensor]:
 
 
 def load_unshared_state(towers: Towers, state: dict[str, torch.Tensor]) -> None:
-    """The inverse of `unshared_state`.
+    """The inverse of `unshared_state`; weights of the backbone are passed over.
 
     Raises:
         ModelError: if names or shapes do not fit the configuration.
     """
+    state = {name: value for name, value in state.items() if not name.startswith(BACKBONE_PREFIX)}
     if towers.settings.shared_towers:
         state = state | {"freelancer." + k.removeprefix("project."): v for k, v in state.items()}
     try:
@@ -366,14 +376,9 @@ def load_unshared_state(towers: Towers, state: dict[str, torch.Tensor]) -> None:
 
 def space_fingerprint(backbone_fingerprint: str, backbone: BackboneSettings, towers: Towers) -> str:
     """SHA-256 (hex) over everything that decides a document vector."""
-    digest = hashlib.sha256()
     prefixes = [backbone.project_prefix, backbone.freelancer_prefix]
     settings = towers.settings.model_dump(mode="json", exclude={"dropout"})
-    digest.update(hash_json([backbone_fingerprint, prefixes, settings]).encode())
-    for name, value in sorted(unshared_state(towers).items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return hash_json([backbone_fingerprint, prefixes, settings, hash_tensors(unshared_state(towers))])
 
 
 def section_prefix(kind: DocumentKind, settings: BackboneSettings) -> str:
@@ -390,9 +395,28 @@ def assemble(types: Sequence[Sequence[int]], states: Sequence[Tensor]) -> list[E
     return documents
 
 
-def _known(towers: Towers, sections: Sequence[Section]) -> list[tuple[int, Section]]:
-    ids = towers.section_type_ids(sections)
-    return [(i, section) for i, section in zip(ids, sections, strict=True) if i is not None]
+def model_sections(
+    documents: Sequence[Document],
+    backbone: BackboneSettings,
+    model: ModelSettings,
+    kind: DocumentKind | None = None,
+) -> tuple[list[list[int]], list[str]]:
+    """Section-type ids of each document and the texts, prefix included, of all sections that the model reads.
+
+    Args:
+        documents: in order.
+        backbone: its prefixes.
+        model: its section types.
+        kind: whose prefix to use; None: of each document's own kind.
+    """
+    place = {name: i for i, name in enumerate(model.section_types)}
+    types, texts = [], []
+    for document in documents:
+        kept = [section for section in document.sections() if section.type in place]
+        prefix = section_prefix(kind or document.kind, backbone)
+        types.append([place[section.type] for section in kept])
+        texts += [prefix + section.text for section in kept]
+    return types, texts
 
 
 def _token_scores(pooled: Pooled, row: int, other: Tensor) -> NDArray[np.float32]:

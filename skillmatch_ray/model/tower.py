@@ -1,7 +1,8 @@
 """One tower: section-type embeddings, a transformer head over all tokens of a document, linear pooling.
 
-Paper: arXiv 2409.12097, model section. Zero-initialised residual branches are ours: the untrained
-tower equals the pooled backbone, so that training starts from E5 and not from noise.
+Paper: arXiv 2409.12097, model section. Zero-initialised residual branches and the linear map after the
+pooling are ours: the untrained tower equals the pooled backbone, so that training starts from E5 and not from
+noise (`training.start` says where exactly).
 
 Shapes: B documents, T tokens, D dimensions, H heads.
 """
@@ -83,6 +84,9 @@ class Tower(nn.Module):
         self.section_weight = nn.Parameter(torch.zeros(types), requires_grad=settings.learned_section_weights)
         ffn = settings.ffn or 4 * dim
         self.blocks = nn.ModuleList(Block(dim, settings.heads, ffn, settings.dropout) for _ in range(settings.layers))
+        self.projection = nn.Linear(dim, dim, bias=False) if settings.projection else None
+        if self.projection is not None:
+            nn.init.eye_(self.projection.weight)
         self.attention_score = nn.Linear(dim, 1) if settings.pooling == "attention" else None
         if self.attention_score is not None:
             nn.init.zeros_(self.attention_score.weight)
@@ -104,9 +108,13 @@ class Tower(nn.Module):
         weights = self._token_weights(x, batch)  # (B, T)
         with torch.autocast(x.device.type, enabled=False):  # pooling and norm in float32
             weighted = weights.float()[..., None] * x.float()  # (B, T, D)
-            summed = weighted.sum(1)  # (B, D)
+            summed = self._project(weighted.sum(1))  # (B, D)
             norm = summed.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-            return Pooled(summed / norm, weighted / norm[:, None] if contributions else None)
+            return Pooled(summed / norm, self._project(weighted) / norm[:, None] if contributions else None)
+
+    def _project(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D); linear, so it may follow the sum over tokens and explanations stay exact."""
+        return x if self.projection is None else F.linear(x, self.projection.weight.float())
 
     def _token_weights(self, x: Tensor, batch: DocumentBatch) -> Tensor:
         """(B, T) weights that sum to 1: exp(section weight) / section length ** alpha, normalised."""

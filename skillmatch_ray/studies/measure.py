@@ -32,6 +32,7 @@ from skillmatch_ray.studies.material import Material, read_material
 from skillmatch_ray.studies.study import METRICS, Places, Run, Study, Variant
 from skillmatch_ray.training.setup import build_loop, build_model, open_store
 from skillmatch_ray.training.source import from_store
+from skillmatch_ray.training.start import set_start
 
 BLOCK_DOCUMENTS = 256
 """Documents whose token states are held at once."""
@@ -158,6 +159,8 @@ def towers_of(
     if variant.towers == "untrained":
         return model.towers.eval(), states, {}
     device = torch.device("cuda" if config.training.use_gpu else "cpu")
+    if config.training.aligned_start:
+        set_start(model, material.history, states)
     loop = build_loop(config, material.history, model.to(device), states, device)
     losses: list[float] = []
     loop.run(config.training.steps, lambda report: losses.append(report.loss))

@@ -4,38 +4,47 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from skillmatch_ray.backbone.encoder import pick_dtype
+from skillmatch_ray.backbone.trainable import TrainableBackbone
 from skillmatch_ray.config import TrainingSettings
-from skillmatch_ray.documents import Document
+from skillmatch_ray.documents import Document, DocumentKind
+from skillmatch_ray.errors import ModelError
 from skillmatch_ray.losses.base import Embedded, Loss
 from skillmatch_ray.model.batch import EncodedDocument
-from skillmatch_ray.model.matcher import Towers
+from skillmatch_ray.model.matcher import Towers, Vectors, assemble
 from skillmatch_ray.relations import RelationBatch
 from skillmatch_ray.training.distributed import gather_rows, share_of, world
 from skillmatch_ray.training.sampler import RelationSampler
 from skillmatch_ray.training.source import StateSource, hide_sections
 
 
+BACKBONE: Final = "backbone.model."
+"""Of the names of the backbone's weights in a `TrainingModel`."""
+
+
 class TrainingModel(nn.Module):
-    """Towers and loss as one module, so that data-parallel training sees one forward call.
+    """Towers, loss and perhaps a trained backbone as one module, so that data-parallel training sees one call.
 
     Args:
         towers: what is trained.
         loss: may have parameters of its own (a learned temperature).
+        backbone: documents then hold token ids instead of states.
     """
 
-    def __init__(self, towers: Towers, loss: Loss) -> None:
+    def __init__(self, towers: Towers, loss: Loss, backbone: TrainableBackbone | None = None) -> None:
         super().__init__()
         self.towers = towers
         self.loss = loss
+        self.backbone = backbone
 
     def forward(
         self,
@@ -44,7 +53,7 @@ class TrainingModel(nn.Module):
         relations: RelationBatch,
     ) -> Tensor:
         """() loss of the whole batch, from this worker's share of its documents."""
-        own_projects, own_freelancers = self.towers(projects, freelancers)
+        own_projects, own_freelancers = self.towers(self.states(projects), self.states(freelancers))
         return self.loss(  # type: ignore[no-any-return]
             Embedded.of(
                 gather_rows(own_projects, len(relations.project_ids)),
@@ -52,6 +61,39 @@ class TrainingModel(nn.Module):
                 relations,
             )
         )
+
+    def states(self, documents: Sequence[EncodedDocument]) -> Sequence[EncodedDocument]:
+        """Token states of documents that hold ids; documents that hold states as they are."""
+        if self.backbone is None:
+            return documents
+        sections = [ids.cpu().numpy() for document in documents for ids in document.states]
+        return assemble([document.types for document in documents], self.backbone(sections))
+
+    @torch.no_grad()
+    def encode(self, kind: DocumentKind, documents: Sequence[EncodedDocument]) -> Vectors:
+        """(B, D) float32 vectors of documents as the training's source gives them."""
+        return self.towers.encode(kind, self.states(documents))
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Weights without those of the backbone that stay frozen."""
+        state = {name: value for name, value in self.state_dict().items() if not name.startswith(BACKBONE)}
+        return state | self.tuned()
+
+    def tuned(self) -> dict[str, Tensor]:
+        """The weights of the backbone that learn."""
+        trained = self.backbone.trained() if self.backbone is not None else {}
+        return {BACKBONE + name: value.detach() for name, value in trained.items()}
+
+    def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of `trained_state`.
+
+        Raises:
+            ModelError: if a weight is missing or unknown.
+        """
+        wanted = self.trained_state().keys()
+        if state.keys() != wanted:
+            raise ModelError(f"checkpoint and model differ in the weights {sorted(state.keys() ^ wanted)[:5]}")
+        self.load_state_dict(dict(state), strict=False)
 
 
 def learning_rate(step: int, settings: TrainingSettings) -> float:
@@ -61,6 +103,43 @@ def learning_rate(step: int, settings: TrainingSettings) -> float:
         return settings.learning_rate * (step + 1) / warmup
     progress = (step - warmup) / max(1, settings.steps - warmup)
     return settings.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
+    """Trainable parameters by how they learn; `scale` is a group's learning rate over the usual one.
+
+    Section weights are few and each moves every vector, and the projection starts at a good place already, so both
+    learn at a rate of their own. Vectors and embeddings do not decay.
+    """
+    groups: dict[str, list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[_group_of(name, parameter)].append(parameter)
+    usual = settings.learning_rate
+    rates = {
+        "backbone": settings.backbone_learning_rate,
+        "projections": settings.projection_rate,
+        "section_weights": settings.section_weight_rate,
+    }
+    return [
+        {
+            "params": found,
+            "lr": usual,
+            "scale": rates.get(group, usual) / usual,
+            "weight_decay": settings.weight_decay if group in ("matrices", "projections") else 0.0,
+        }
+        for group, found in groups.items()
+    ]
+
+
+def _group_of(name: str, parameter: nn.Parameter) -> str:
+    if "backbone." in name:
+        return "backbone"
+    if name.endswith("section_weight"):
+        return "section_weights"
+    if name.endswith("projection.weight"):
+        return "projections"
+    return "vectors" if parameter.ndim <= 1 or name.endswith("type_embedding.weight") else "matrices"
 
 
 @dataclass
@@ -108,12 +187,7 @@ class Loop:
     step: int = 0
 
     def __post_init__(self) -> None:
-        decayed = [p for p in self.model.parameters() if p.requires_grad and p.ndim > 1]
-        plain = [p for p in self.model.parameters() if p.requires_grad and p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": self.settings.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=self.settings.learning_rate,
-        )
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, self.settings))
         self.dtype = pick_dtype(self.settings.dtype, self.device)
 
     @property
@@ -138,12 +212,12 @@ class Loop:
         self._seed_dropout()
         rate = learning_rate(self.step, self.settings)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"]
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             loss = self.model(projects, freelancers, relations)
         self.optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
+        nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], self.settings.gradient_clip)
         self.optimizer.step()
         self.step += 1
         tokens = sum(d.tokens for d in (*projects, *freelancers))
@@ -171,10 +245,10 @@ class Loop:
 
     def state(self) -> dict[str, Any]:
         """All that a resume needs: everything else is a pure function of seed and step."""
-        return {"step": self.step, "model": self.core.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {"step": self.step, "model": self.core.trained_state(), "optimizer": self.optimizer.state_dict()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue where `state` was taken."""
         self.step = int(state["step"])
-        self.core.load_state_dict(state["model"])
+        self.core.load_trained_state(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from skillmatch_ray.backbone.encoder import token_space_fingerprint
+from skillmatch_ray.backbone.encoder import Backbone, token_space_fingerprint
 from skillmatch_ray.backbone.resolve import resolve_backbone
 from skillmatch_ray.backbone.store import TokenStateStore
+from skillmatch_ray.backbone.trainable import TrainableBackbone
 from skillmatch_ray.config import Config
 from skillmatch_ray.dataset import FREELANCERS, Dataset
-from skillmatch_ray.documents import Freelancer, Project
-from skillmatch_ray.evaluation.metrics import average_precision
-from skillmatch_ray.evaluation.ranking import Judged, dense_scorer, rank_judged
+from skillmatch_ray.documents import Document, Freelancer, Project
 from skillmatch_ray.files import read_json
 from skillmatch_ray.losses.weighted_sum import build_loss
 from skillmatch_ray.model.matcher import Towers
@@ -23,7 +23,7 @@ from skillmatch_ray.relations import Relations
 from skillmatch_ray.split import Split, split_projects
 from skillmatch_ray.training.loop import Loop, TrainingModel
 from skillmatch_ray.training.sampler import RelationSampler
-from skillmatch_ray.training.source import StateSource, from_store
+from skillmatch_ray.training.source import StateSource, from_backbone, from_store, from_tokenizer
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,23 @@ class History:
         relations: of all projects.
         projects: id -> project, held-out ones left out.
         freelancers: id -> freelancer, those with a relation to one of `projects`.
+        last_training_moment: of the interactions with training projects, None where none has a date.
+        duplicates: freelancers and training projects whose relations went to an equal one.
     """
 
     split: Split
     relations: Relations
     projects: dict[str, Project]
     freelancers: dict[str, Freelancer]
+    last_training_moment: dt.datetime | None = None
+    duplicates: int = 0
 
 
 def read_history(dataset: Dataset, config: Config) -> History:
     """Read interactions and just the documents that they touch; held-out projects are never read into it.
+
+    Freelancers of equal content become one, and so do training projects: what is known of one is known of all of
+    them, and none is told apart from its own copy.
 
     Raises:
         DatasetError: if a table is missing.
@@ -54,11 +61,41 @@ def read_history(dataset: Dataset, config: Config) -> History:
     for project_id in split.test:
         projects.pop(project_id, None)
     interactions = [i for i in dataset.interactions() if i.project_id in projects]
-    relations = Relations.from_interactions(interactions)
-    wanted = {freelancer for known in relations.signs.values() for freelancer in known}
+    wanted = {interaction.freelancer_id for interaction in interactions}
     freelancers = {f.id: f for f in dataset.read(FREELANCERS) if f.id in wanted}
-    present = {p: {f: s for f, s in known.items() if f in freelancers} for p, known in relations.signs.items()}
-    return History(split, Relations(present), projects, freelancers)
+    people, briefs = same_content(freelancers.values()), same_content(projects[p] for p in sorted(split.train))
+    relations = Relations.from_interactions(
+        i.model_copy(
+            update={
+                "project_id": briefs.get(i.project_id, i.project_id),
+                "freelancer_id": people.get(i.freelancer_id, i.freelancer_id),
+            }
+        )
+        for i in interactions
+        if i.freelancer_id in freelancers
+    )
+    related = {freelancer for known in relations.signs.values() for freelancer in known}
+    moments = [i.happened_at for i in interactions if i.project_id in split.train]
+    return History(
+        split,
+        relations,
+        projects,
+        {i: freelancer for i, freelancer in freelancers.items() if i in related},
+        max((moment for moment in moments if moment), default=None),
+        len(people) + len(briefs),
+    )
+
+
+def same_content(documents: Iterable[Document]) -> dict[str, str]:
+    """Id of each document that equals an earlier one in what the encoder reads -> id of that one.
+
+    Example:
+        >>> people = [Freelancer(freelancer_id=i, headline=h) for i, h in (("a", "x"), ("b", "y"), ("c", "x"))]
+        >>> same_content(people)
+        {'c': 'a'}
+    """
+    first: dict[str, str] = {}
+    return {d.id: known for d in documents if (known := first.setdefault(d.content_hash(), d.id)) != d.id}
 
 
 def open_store(config: Config, directory: Path) -> TokenStateStore:
@@ -73,13 +110,16 @@ def open_store(config: Config, directory: Path) -> TokenStateStore:
 
 
 def build_model(config: Config, dim: int) -> TrainingModel:
-    """Untrained towers and the configured loss, seeded.
+    """Untrained towers and the configured loss, seeded; the backbone too where layers of it are trained.
 
     Raises:
         ConfigError: if model or loss settings do not fit.
     """
     torch.manual_seed(config.seed)
-    return TrainingModel(Towers(config.model, dim), build_loss(config.training.loss))
+    towers, layers = Towers(config.model, dim), config.training.trainable_backbone_layers
+    checkpoint = resolve_backbone(config.backbone.name)
+    backbone = TrainableBackbone(checkpoint, layers, config.backbone.token_budget) if layers else None
+    return TrainingModel(towers, build_loss(config.training.loss), backbone)
 
 
 def build_sampler(config: Config, history: History) -> RelationSampler:
@@ -108,31 +148,14 @@ def build_loop(
     )
 
 
-def state_source(config: Config, store_dir: Path) -> tuple[StateSource, int]:
-    """Token states from the store, and their dimension."""
-    store = open_store(config, store_dir)
-    return from_store(store, config.backbone, config.model), store.dim
+def state_source(config: Config, store_dir: Path, device: str = "cpu") -> tuple[StateSource, int]:
+    """Where token states come from, and their dimension.
 
-
-VALIDATION_POOL = 400
-"""Freelancers that the validation projects are ranked against, at most."""
-
-
-def validation_map(towers: Towers, history: History, source: StateSource) -> float | None:
-    """MAP of the validation projects over a pool of freelancers of the history; None without such projects.
-
-    The pool holds every freelancer with a relation to a validation project, filled up with others in
-    the order of their ids.
+    Where layers of the backbone are trained, the source gives token ids, and the `TrainingModel` the states.
     """
-    relations = history.relations
-    queries = [p for p in sorted(history.split.validation) if relations.positives(p)]
-    if not queries:
-        return None
-    related = dict.fromkeys(f for p in queries for f in relations.signs[p])
-    pool = list(dict.fromkeys([*related, *sorted(history.freelancers)]))[: max(VALIDATION_POOL, len(related))]
-    projects = towers.encode("project", source([history.projects[p] for p in queries]))
-    freelancers = towers.encode("freelancer", source([history.freelancers[f] for f in pool]))
-    relevant = relations.matrix(queries, pool) > 0
-    judged = [Judged(row.nonzero()[0], np.ones(row.sum(), dtype=np.int64)) for row in relevant]
-    ranks = rank_judged(dense_scorer(projects, freelancers), judged, np.zeros(len(pool), dtype=np.int64))
-    return float(np.mean([average_precision(found.overall) for found in ranks]))
+    if not config.training.live:
+        store = open_store(config, store_dir)
+        return from_store(store, config.backbone, config.model), store.dim
+    backbone = Backbone.load(config.backbone, device)
+    live = from_tokenizer if config.training.trainable_backbone_layers else from_backbone
+    return live(backbone, config.model), backbone.dim

@@ -7,14 +7,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from skillmatch_ray.backbone.encoder import Backbone, pick_device
+from skillmatch_ray.backbone.encoder import Backbone
 from skillmatch_ray.config import Config
 from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.errors import ModelError
@@ -22,8 +22,11 @@ from skillmatch_ray.files import hash_files, hash_json, locate, write_json
 from skillmatch_ray.model.matcher import Matcher, Towers
 from skillmatch_ray.pipeline.session import threads_for
 from skillmatch_ray.training.card import model_card
-from skillmatch_ray.training.loop import Loop, StepReport
-from skillmatch_ray.training.setup import build_loop, build_model, read_history, state_source, validation_map
+from skillmatch_ray.training.loop import BACKBONE, Loop, StepReport, TrainingModel
+from skillmatch_ray.training.metrics_log import MetricsLog
+from skillmatch_ray.training.setup import build_loop, build_model, read_history, state_source
+from skillmatch_ray.training.start import set_start
+from skillmatch_ray.training.validation import Validator
 
 METRICS_FILE = "metrics.jsonl"
 CHECKPOINT_FILE = "state.pt"
@@ -40,7 +43,8 @@ class TrainReport:
         fingerprint: of the model.
         steps: done.
         loss: of the last step.
-        validation_map: best on the validation projects, None without any.
+        validation_map: MAP of the best state on the validation projects, None without any.
+        validation: all its figures there, by name (`training.validation`).
         seconds: of the whole run; 0 where a finished model was found.
         reused: whether it was.
     """
@@ -50,6 +54,7 @@ class TrainReport:
     steps: int
     loss: float
     validation_map: float | None
+    validation: dict[str, float]
     seconds: float
     reused: bool = False
 
@@ -97,7 +102,8 @@ def training_key(config: Config, dataset: Dataset) -> str:
     """Names a training run: equal keys give equal models."""
     data = hash_files([part for kind in _tables() for part in dataset.parts(kind)])
     settings = config.model_dump(mode="json", include={"seed", "backbone", "model", "training"})
-    return hash_json([settings, data])
+    mined = config.training.mined_negatives
+    return hash_json([settings, data, hash_files([mined]) if mined else None])
 
 
 def _tables() -> tuple[Any, ...]:
@@ -114,7 +120,14 @@ def _finished(model_dir: Path, key: str) -> TrainReport | None:
     if found.get("training_key") != key:
         return None
     return TrainReport(
-        model_dir, found["fingerprint"], found["steps"], found["loss"], found["validation_map"], 0.0, reused=True
+        model_dir,
+        found["fingerprint"],
+        found["steps"],
+        found["loss"],
+        found["validation_map"],
+        found["validation"],
+        0.0,
+        reused=True,
     )
 
 
@@ -164,18 +177,22 @@ def train_worker(payload: dict[str, Any]) -> None:
     context = ray.train.get_context()
     torch.set_num_threads(threads_for(context.get_world_size(), settings.threads_per_worker))
     history = read_history(Dataset(locate(payload["dataset"])), config)
-    source, dim = state_source(config, Path(payload["store"]))
-    model = ray.train.torch.prepare_model(build_model(config, dim).to(device), move_to_device=False)
-    loop = build_loop(config, history, model, source, device)
-    run = _Run(loop, best_of=lambda towers: validation_map(towers, history, source))
-    _restore(run, ray.train.get_checkpoint())
+    source, dim = state_source(config, Path(payload["store"]), str(device))
+    validator = Validator(history, source)
+    validator.check(settings.stop_metric)
+    core, checkpoint = build_model(config, dim), ray.train.get_checkpoint()
+    if settings.aligned_start and checkpoint is None:
+        set_start(core, history, source)
+    model = ray.train.torch.prepare_model(core.to(device), move_to_device=False)
+    run = _Run(build_loop(config, history, model, source, device), validator)
+    _restore(run, checkpoint)
     is_first = context.get_world_rank() == 0
-    metrics = Path(payload["metrics"])
-    while not run.finished:
-        run.advance(on_step=lambda step: _log(metrics, asdict(step)) if is_first else None)
-        if is_first and run.validated_now:
-            _log(metrics, {"step": loop.step, "validation_map": run.last})
-        _report(run, is_first)
+    with MetricsLog(Path(payload["metrics"]), run.loop.step) if is_first else nullcontext() as log:
+        while not run.finished:
+            run.advance(on_step=lambda step: log.step(step) if log else None)
+            if log and run.validated_now:
+                log.validation(run.loop.step, run.last)
+            _report(run, is_first=is_first)
 
 
 class _Run:
@@ -183,15 +200,15 @@ class _Run:
 
     Args:
         loop: what trains.
-        best_of: validation figure of towers, higher is better, or None.
+        validate: validation figures of a model by name, higher is better; none where nothing can be judged.
     """
 
-    def __init__(self, loop: Loop, best_of: Callable[[Towers], float | None]) -> None:
+    def __init__(self, loop: Loop, validate: Callable[[TrainingModel], dict[str, float]]) -> None:
         self.loop = loop
-        self.best_of = best_of
-        self.best: float | None = None
+        self.validate = validate
+        self.best: dict[str, float] = {}
         self.best_state: dict[str, Any] | None = None
-        self.last: float | None = None
+        self.last: dict[str, float] = {}
         self.stale = 0
         self.loss = float("nan")
         self.validated_now = False
@@ -217,12 +234,13 @@ class _Run:
             self._validate()
 
     def _validate(self) -> None:
-        towers = self.loop.core.towers.eval()
-        self.last = self.best_of(towers)
-        towers.train()
-        if self.last is None or self.best is None or self.last > self.best:
+        core, name = self.loop.core, self.loop.settings.stop_metric
+        core.eval()
+        self.last = self.validate(core)
+        core.train()
+        if not self.last or not self.best or self.last[name] > self.best[name]:
             self.best, self.stale = self.last, 0
-            self.best_state = {name: value.clone() for name, value in towers.state_dict().items()}
+            self.best_state = {name: value.cpu().clone() for name, value in core.trained_state().items()}
         else:
             self.stale += 1
 
@@ -244,7 +262,7 @@ def _restore(run: _Run, checkpoint: Any) -> None:
             run.load_state(torch.load(Path(directory) / CHECKPOINT_FILE, weights_only=True, map_location="cpu"))
 
 
-def _report(run: _Run, is_first: bool) -> None:  # noqa: FBT001
+def _report(run: _Run, *, is_first: bool) -> None:
     import ray.train
 
     with tempfile.TemporaryDirectory() as directory:
@@ -253,11 +271,6 @@ def _report(run: _Run, is_first: bool) -> None:  # noqa: FBT001
             torch.save(run.state(), Path(directory) / CHECKPOINT_FILE)
             checkpoint = ray.train.Checkpoint.from_directory(directory)
         ray.train.report({"step": run.loop.step, "loss": run.loss}, checkpoint=checkpoint)
-
-
-def _log(path: Path, line: dict[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
 
 
 @contextmanager
@@ -287,19 +300,23 @@ def _followed(path: Path, progress: Progress) -> Iterator[None]:
 
 
 def _write_model(config: Config, state: dict[str, Any], model_dir: Path, key: str, seconds: float) -> TrainReport:
-    backbone = Backbone.load(config.backbone, str(pick_device("cpu")))
+    backbone = Backbone.load(config.backbone, "cpu")
+    best: dict[str, torch.Tensor] = state["best_state"]
     towers = Towers(config.model, backbone.dim)
-    towers.load_state_dict(state["best_state"])
-    matcher = Matcher(backbone, towers)
+    towers.load_state_dict({n.removeprefix("towers."): v for n, v in best.items() if n.startswith("towers.")})
+    tuned = {n.removeprefix(BACKBONE): v for n, v in best.items() if n.startswith(BACKBONE)}
+    matcher = Matcher(backbone.with_tuned(tuned) if tuned else backbone, towers)
+    figures: dict[str, float] = state["best"]
     metrics = {
         "training_key": key,
         "fingerprint": matcher.fingerprint,
         "steps": int(state["loop"]["step"]),
         "loss": state["loss"],
-        "validation_map": state["best"],
+        "validation_map": figures.get("map"),
+        "validation": figures,
         "seconds": round(seconds, 1),
     }
     matcher.save(model_dir, {"metrics.json": metrics, "README.md": model_card(config, metrics)})
     return TrainReport(
-        model_dir, matcher.fingerprint, metrics["steps"], state["loss"], state["best"], metrics["seconds"]
+        model_dir, matcher.fingerprint, metrics["steps"], state["loss"], figures.get("map"), figures, metrics["seconds"]
     )
