@@ -49,7 +49,7 @@ class ModelSettings(Settings):
     pooling: Literal["weighted", "attention"] = "weighted"
     alpha: float = Field(1.0, ge=0, description="token weight = 1 / section length ** alpha; 0 = plain mean")
     learned_section_weights: bool = True
-    projection: bool = Field(True, description="a learned linear map after the pooling")
+    projection: bool = Field(default=True, description="a learned linear map after the pooling")
 
 
 class TrainingSettings(Settings):
@@ -69,9 +69,11 @@ class TrainingSettings(Settings):
     warmup_share: float = Field(0.1, ge=0, le=1)
     section_dropout: float = Field(0.0, ge=0, lt=1, description="share of sections hidden from a document")
     aligned_start: bool = Field(
-        True, description="start from token states centred by section type, without what tells languages apart"
+        default=True, description="start from token states centred by section type, without what tells languages apart"
     )
-    token_states: Literal["cached", "live"] = Field("cached", description="live: computed in every step, nothing on disk")
+    live_states: bool = Field(
+        default=False, description="compute token states in every step, instead of once into a cache on disk"
+    )
     trainable_backbone_layers: int | Literal["all"] = Field(
         0, description="last layers of the backbone that learn too (their token states are live); 0: frozen"
     )
@@ -93,12 +95,28 @@ class TrainingSettings(Settings):
     @property
     def live(self) -> bool:
         """Whether token states are computed while training."""
-        return self.token_states == "live" or self.trainable_backbone_layers != 0
+        return self.live_states or self.trainable_backbone_layers != 0
 
     @model_validator(mode="after")
     def _layers_are_not_negative(self) -> TrainingSettings:
         if isinstance(self.trainable_backbone_layers, int) and self.trainable_backbone_layers < 0:
             raise ValueError(f"training.trainable_backbone_layers ({self.trainable_backbone_layers}) must be 0 or more")
+        return self
+
+
+class MiningSettings(Settings):
+    """Hard negatives by the current model: ranks between two shares of the pool, and a margin below the positives."""
+
+    from_share: float = Field(0.01, ge=0, lt=1, description="share of the pool before which nothing is taken")
+    to_share: float = Field(0.04, gt=0, le=1, description="share of the pool after which nothing is taken")
+    most_candidates: int = Field(4096, ge=1, description="ranks looked at, whatever the shares say; bounds memory")
+    relative_margin: float = Field(0.05, ge=0, lt=1, description="a negative scores below (1 - this) x its positives")
+    per_project: int = Field(8, ge=1)
+
+    @model_validator(mode="after")
+    def _band_is_not_empty(self) -> MiningSettings:
+        if self.from_share >= self.to_share:
+            raise ValueError(f"mining.from_share ({self.from_share}) must be below mining.to_share ({self.to_share})")
         return self
 
 
@@ -289,6 +307,7 @@ class Config(Settings):
     backbone: BackboneSettings = BackboneSettings()
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
+    mining: MiningSettings = MiningSettings()
     encode: EncodeSettings = EncodeSettings()
     milvus: MilvusSettings = MilvusSettings()
     serving: ServingSettings = ServingSettings()

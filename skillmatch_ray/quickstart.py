@@ -111,7 +111,7 @@ def _run(config: Config, workspace: Workspace, dataset_dir: Path | None) -> dict
             validation = validate_dataset(dataset, workspace.quarantine, config.dataset, progress=advance)
         console().print(validation.render())
     with run.stage("token_states", "Token states: sections through the multilingual E5, with Ray Data"):
-        for data in {d.root: d for d in (teacher, dataset)}.values():
+        for data in {d.root: d for d in (teacher, dataset)}.values() if not config.training.live else ():
             cache_states(config, data)
     with run.stage("train", "Training of the head, with Ray Train"):
         model_dir = model_directory(config, workspace)

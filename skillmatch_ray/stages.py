@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from skillmatch_ray.index.release import Release
     from skillmatch_ray.pipeline.encode import EncodeReport
     from skillmatch_ray.studies.study import Study
+    from skillmatch_ray.training.mining import MiningReport
     from skillmatch_ray.training.train import TrainReport
 
 
@@ -66,13 +67,18 @@ def train_model(config: Config, dataset: Dataset, model_dir: Path) -> TrainRepor
 
         def follow(line: dict[str, Any]) -> None:
             if "loss" in line:
-                advance(
-                    line["step"], steps, f"loss {line['loss']:.3f}, {line['tokens'] / line['seconds']:.0f} tokens/s"
-                )
+                advance(line["step"], steps, _progress_note(line))
 
         report = train(config, living(config, dataset), workspace.token_states, model_dir, run_dir, progress=follow)
     write_json(run_dir / "provenance.json", provenance(config))
     return report
+
+
+def _progress_note(line: dict[str, Any]) -> str:
+    return (
+        f"loss {line['loss']:.3f}, lr {line['learning_rate']:.1e}, {line['tokens'] / line['seconds']:.0f} tokens/s, "
+        f"{line['negatives_per_anchor']:.0f} negatives an anchor"
+    )
 
 
 def encode_vectors(config: Config, dataset: Dataset, model_dir: Path, out: Path | None = None) -> EncodeReport:
@@ -86,6 +92,19 @@ def encode_vectors(config: Config, dataset: Dataset, model_dir: Path, out: Path 
         report = encode_freelancers(config, living(config, dataset), model_dir, out, store_dir=store, progress=advance)
     write_json(out / "provenance.json", provenance(config))
     return report
+
+
+def mine(config: Config, dataset: Dataset, model_dir: Path, out: Path) -> MiningReport:
+    """Hard negatives of the dataset's training projects by a model, into the directory `out`."""
+    from skillmatch_ray.model.matcher import load_matcher
+    from skillmatch_ray.training.mining import mine_negatives
+    from skillmatch_ray.training.setup import build_sampler, read_history
+
+    encode_vectors(config, dataset, model_dir)
+    history = read_history(dataset, config)
+    projects = build_sampler(config, history).projects
+    vectors = load_matcher(model_dir).encode_projects([history.projects[p] for p in projects])
+    return mine_negatives(config, history, projects, vectors, vectors_of(config, model_dir), out)
 
 
 def vectors_of(config: Config, model_dir: Path) -> Path:

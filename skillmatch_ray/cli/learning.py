@@ -45,9 +45,32 @@ def train(
 
     resolved = settings(config, overrides, workspace=workspace)
     build_loss(resolved.training.loss)  # a wrong loss must not be found after an hour of encoding
-    cache_states(resolved, Dataset(dataset))
+    if not resolved.training.live:
+        cache_states(resolved, Dataset(dataset))
     done = train_model(resolved, Dataset(dataset), model)
     console().print(f"wrote {done.model} ({done.steps} steps, validation MAP {done.validation_map})")
+    finish(report, asdict(done))
+
+
+@app.command(rich_help_panel="Model", epilog="Example: skillmatch mine --dataset data --model models/mine --out mined")
+def mine(
+    *,
+    dataset: DatasetOption,
+    model: Annotated[Path, typer.Option("--model", "-m", help="Model directory.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the negatives and the report.")],
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """Hard negatives by a model, guarded against false ones; train on them with training.mined_negatives."""
+    from skillmatch_ray import stages
+    from skillmatch_ray.dataset import Dataset
+    from skillmatch_ray.training.negatives import NEGATIVES_FILE
+
+    done = stages.mine(settings(config, overrides, workspace=workspace), Dataset(dataset), model, out)
+    console().print(done.render())
+    console().print(f"train on them: --set training.mined_negatives={out / NEGATIVES_FILE}", soft_wrap=True)
     finish(report, asdict(done))
 
 

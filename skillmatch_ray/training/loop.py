@@ -26,7 +26,6 @@ from skillmatch_ray.training.distributed import gather_rows, share_of, world
 from skillmatch_ray.training.sampler import RelationSampler
 from skillmatch_ray.training.source import StateSource, hide_sections
 
-
 BACKBONE: Final = "backbone.model."
 """Of the names of the backbone's weights in a `TrainingModel`."""
 

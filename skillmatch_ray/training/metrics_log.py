@@ -49,7 +49,7 @@ class MetricsLog:
         """Figures of one validation."""
         self._line({"step": step, "validation": figures})
         for name, value in figures.items():
-            self.events.add_scalar(f"validation/{name}", value, step)
+            self.events.add_scalar(f"validation/{name.replace('@', '_')}", value, step)  # it allows no @
 
     def _line(self, values: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:

@@ -30,6 +30,7 @@ class RelationSampler:
         freelancer_categories: job category of each freelancer.
         settings: sizes of a batch.
         seed: decides every draw.
+        mined: project id -> freelancers that a model took for good ones, `training.mining`.
 
     Raises:
         DatasetError: if fewer than two projects have a positive.
@@ -40,6 +41,7 @@ class RelationSampler:
     freelancer_categories: Mapping[str, str | None]
     settings: TrainingSettings
     seed: int
+    mined: Mapping[str, Sequence[str]] = field(default_factory=dict)
     _plans: dict[int, list[list[str]]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -83,6 +85,7 @@ class RelationSampler:
             for pool, count in (
                 (self.relations.positives(project), self.settings.positives_per_project),
                 (self.relations.negatives(project), self.settings.negatives_per_project),
+                (self.mined.get(project, ()), self.settings.mined_per_project),
             ):
                 for i in rng.permutation(len(pool))[:count]:
                     drawn[pool[i]] = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from skillmatch_ray.model.matcher import Towers
 from skillmatch_ray.relations import Relations
 from skillmatch_ray.split import Split, split_projects
 from skillmatch_ray.training.loop import Loop, TrainingModel
+from skillmatch_ray.training.negatives import read_negatives
 from skillmatch_ray.training.sampler import RelationSampler
 from skillmatch_ray.training.source import StateSource, from_backbone, from_store, from_tokenizer
 
@@ -37,6 +38,7 @@ class History:
         freelancers: id -> freelancer, those with a relation to one of `projects`.
         last_training_moment: of the interactions with training projects, None where none has a date.
         duplicates: freelancers and training projects whose relations went to an equal one.
+        mined: project id -> mined negatives, where `training.mined_negatives` names a file.
     """
 
     split: Split
@@ -45,6 +47,7 @@ class History:
     freelancers: dict[str, Freelancer]
     last_training_moment: dt.datetime | None = None
     duplicates: int = 0
+    mined: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def read_history(dataset: Dataset, config: Config) -> History:
@@ -61,7 +64,8 @@ def read_history(dataset: Dataset, config: Config) -> History:
     for project_id in split.test:
         projects.pop(project_id, None)
     interactions = [i for i in dataset.interactions() if i.project_id in projects]
-    wanted = {interaction.freelancer_id for interaction in interactions}
+    mined = read_negatives(config.training.mined_negatives) if config.training.mined_negatives else {}
+    wanted = {interaction.freelancer_id for interaction in interactions} | {f for own in mined.values() for f in own}
     freelancers = {f.id: f for f in dataset.read(FREELANCERS) if f.id in wanted}
     people, briefs = same_content(freelancers.values()), same_content(projects[p] for p in sorted(split.train))
     relations = Relations.from_interactions(
@@ -74,7 +78,8 @@ def read_history(dataset: Dataset, config: Config) -> History:
         for i in interactions
         if i.freelancer_id in freelancers
     )
-    related = {freelancer for known in relations.signs.values() for freelancer in known}
+    negatives = {briefs.get(p, p): _unknown(relations, briefs.get(p, p), own, people) for p, own in mined.items()}
+    related = {freelancer for known in (*relations.signs.values(), *negatives.values()) for freelancer in known}
     moments = [i.happened_at for i in interactions if i.project_id in split.train]
     return History(
         split,
@@ -83,7 +88,14 @@ def read_history(dataset: Dataset, config: Config) -> History:
         {i: freelancer for i, freelancer in freelancers.items() if i in related},
         max((moment for moment in moments if moment), default=None),
         len(people) + len(briefs),
+        negatives,
     )
+
+
+def _unknown(relations: Relations, project: str, mined: Iterable[str], copies: Mapping[str, str]) -> list[str]:
+    """Mined freelancers, copies as their first, of whom nothing is known: a history may have grown since."""
+    known = relations.signs.get(project, {})
+    return [f for f in dict.fromkeys(copies.get(m, m) for m in mined) if f not in known]
 
 
 def same_content(documents: Iterable[Document]) -> dict[str, str]:
@@ -130,6 +142,7 @@ def build_sampler(config: Config, history: History) -> RelationSampler:
         {f.id: f.job_category for f in history.freelancers.values()},
         config.training,
         config.seed,
+        history.mined,
     )
 
 

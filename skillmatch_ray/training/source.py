@@ -33,7 +33,7 @@ def from_store(store: TokenStateStore, backbone: BackboneSettings, model: ModelS
         except KeyError as e:
             raise DatasetError(
                 f"{document.kind} {document.id!r} has a section that {store.root} lacks: run `skillmatch train` on "
-                "this dataset, which caches what is missing, or set training.token_states to live"
+                "this dataset, which caches what is missing, or set training.live_states"
             ) from e
         return EncodedDocument(tuple(types), found)
 

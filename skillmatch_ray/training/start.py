@@ -89,19 +89,21 @@ def start_projection(vectors: Tensor, languages: Sequence[str]) -> Tensor:
     variances, directions = torch.linalg.eigh(kept @ torch.cov(centred.T) @ kept)
     mean = variances.clamp_min(0).mean().clamp_min(1e-12)
     scale = (1 + variances.clamp_min(0) / (DAMPED_FROM * mean)).rsqrt()
-    return (directions @ torch.diag(scale) @ directions.T @ kept).float()
+    weight: Tensor = directions @ torch.diag(scale) @ directions.T @ kept
+    return weight.float()
 
 
 def without_languages(centred: Tensor, languages: NDArray[np.str_]) -> Tensor:
     """(D, D) projection that takes out the span of the language means; identity where there is one language."""
     names, counts = np.unique(languages, return_counts=True)
     known = [n for n, count in zip(names.tolist(), counts.tolist(), strict=True) if n and count >= LEAST_OF_A_LANGUAGE]
-    identity = torch.eye(centred.shape[1], dtype=centred.dtype)
+    identity: Tensor = torch.eye(centred.shape[1], dtype=centred.dtype)
     if len(known) < 2:
         return identity
     means = torch.stack([centred[torch.from_numpy(languages == name)].mean(0) for name in known])  # (L, D)
-    basis = torch.linalg.svd(means - means.mean(0), full_matrices=False).Vh[: len(known) - 1]
-    return identity - basis.T @ basis
+    basis: Tensor = torch.linalg.svd(means - means.mean(0), full_matrices=False).Vh[: len(known) - 1]
+    span: Tensor = basis.T @ basis
+    return identity - span
 
 
 def _without_blocks(towers: Towers) -> Towers:

@@ -26,7 +26,7 @@ from skillmatch_ray.training.loop import BACKBONE, Loop, StepReport, TrainingMod
 from skillmatch_ray.training.metrics_log import MetricsLog
 from skillmatch_ray.training.setup import build_loop, build_model, read_history, state_source
 from skillmatch_ray.training.start import set_start
-from skillmatch_ray.training.validation import Validator
+from skillmatch_ray.training.validation import Validator, check_name
 
 METRICS_FILE = "metrics.jsonl"
 CHECKPOINT_FILE = "state.pt"
@@ -85,6 +85,7 @@ def train(
         DatasetError: if the history is too small, or a token state is missing.
         ConfigError: if the settings do not fit together.
     """
+    check_name(config.training.stop_metric)
     key = training_key(config, dataset)
     done = _finished(model_dir, key)
     if done:

@@ -7,7 +7,7 @@ Names of figures: "map", "ndcg@10", "recall@10", "recall@100", "mrr" over all va
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -29,6 +29,7 @@ POOL: Final = 400
 METRICS: Final = ("map", "ndcg@10", "recall@10", "recall@100", "mrr")
 LATER: Final = "later"
 UNSEEN_SKILLS: Final = "unseen_skills"
+ALL_NAMES: Final = (*METRICS, *(f"{part}/{metric}" for part in (LATER, UNSEEN_SKILLS) for metric in METRICS))
 
 
 @dataclass(frozen=True)
@@ -76,17 +77,13 @@ class Validator:
         return [*METRICS, *(f"{part}/{metric}" for part in self.sets for metric in METRICS)]
 
     def check(self, name: str) -> None:
-        """Whether a figure of this name can be had.
+        """Whether this history gives a figure of this name.
 
         Raises:
-            ConfigError: if not; names the nearest one that can.
+            ConfigError: if not; names the nearest one that it gives.
         """
-        if self.names and name not in self.names:
-            near = difflib.get_close_matches(name, self.names, n=1, cutoff=0.0)[0]
-            raise ConfigError(
-                f"training.stop_metric {name!r} is no validation figure of this dataset: did you mean {near!r}? "
-                f"(there are {', '.join(self.names)})"
-            )
+        if self.names:
+            check_name(name, self.names)
 
     def __call__(self, model: TrainingModel) -> dict[str, float]:
         """Figures of a model by name; none where no validation project has a positive."""
@@ -118,6 +115,20 @@ class Validator:
         return list(dict.fromkeys([*related, *sorted(self.history.freelancers)]))[: max(POOL, len(related))]
 
 
+def check_name(name: str, known: Sequence[str] = ALL_NAMES) -> None:
+    """Whether `training.stop_metric` names a known figure.
+
+    Raises:
+        ConfigError: if not; names the nearest one.
+    """
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise ConfigError(
+            f"training.stop_metric {name!r} is no validation figure of this dataset: did you mean {near!r}? "
+            f"(there are {', '.join(known)})"
+        )
+
+
 def _figures(query: Judged, ranks: NDArray[np.int64]) -> Mapping[str, float]:
     return {
         "map": average_precision(ranks),
@@ -130,4 +141,3 @@ def _figures(query: Judged, ranks: NDArray[np.int64]) -> Mapping[str, float]:
 
 def _skills(documents: Iterable[Document]) -> set[str]:
     return {skill.casefold() for document in documents for skill in document.skills}
-

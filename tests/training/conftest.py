@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.model.matcher import section_prefix
 from skillmatch_ray.training.loop import Loop
 from skillmatch_ray.training.setup import build_loop, build_model, read_history, state_source
+from skillmatch_ray.training.train import train
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +35,7 @@ def tiny_config(tiny_settings: BackboneSettings) -> Config:
                 "checkpoint_every": 3,
                 "section_dropout": 0.2,
                 "dtype": "float32",
+                "loss": {"infonce": {"temperature": 0.02}},
                 "threads_per_worker": 1,
                 "cpus_per_worker": 0.5,
             },
@@ -65,8 +68,27 @@ def make_loop(tiny_config: Config, tiny_dataset: Path, tiny_store: Path) -> Call
                 "model": tiny_config.model.model_copy(update=model or {}),
             }
         )
-        source, dim = state_source(config, tiny_store)
-        history = read_history(Dataset(tiny_dataset), config)
-        return build_loop(config, history, build_model(config, dim), source, torch.device("cpu"))
+        return loop_of(config, tiny_dataset, tiny_store)
 
     return make
+
+
+def loop_of(config: Config, dataset: Path, store: Path) -> Loop:
+    """The loop that a training worker would run."""
+    source, dim = state_source(config, store)
+    history = read_history(Dataset(dataset), config)
+    return build_loop(config, history, build_model(config, dim), source, torch.device("cpu"))
+
+
+@pytest.fixture
+def run(ray_session, tiny_config, tiny_dataset, tiny_store, tmp_path):
+    """Train with settings changed as wanted; returns (report, model directory, metrics)."""
+
+    def go(name: str, **training):
+        config = tiny_config.model_copy(update={"training": tiny_config.training.model_copy(update=training)})
+        model, run_dir = tmp_path / name, tmp_path / f"run-{name}"
+        report = train(config, Dataset(Path(tiny_dataset)), Path(tiny_store), model, run_dir)
+        lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+        return report, model, lines
+
+    return go

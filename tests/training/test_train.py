@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -11,27 +10,12 @@ import pytest
 import torch
 
 from skillmatch_ray.dataset import Dataset
-from skillmatch_ray.errors import DatasetError
+from skillmatch_ray.errors import ConfigError, DatasetError
 from skillmatch_ray.model.matcher import load_matcher
 from skillmatch_ray.training import train as train_module
 from skillmatch_ray.training.setup import read_history
-from skillmatch_ray.training.train import train
 
 pytestmark = pytest.mark.ray_local
-
-
-@pytest.fixture
-def run(ray_session, tiny_config, tiny_dataset, tiny_store, tmp_path):
-    """Train with settings changed as wanted; returns (report, model directory, metrics)."""
-
-    def go(name: str, **training):
-        config = tiny_config.model_copy(update={"training": tiny_config.training.model_copy(update=training)})
-        model, run_dir = tmp_path / name, tmp_path / f"run-{name}"
-        report = train(config, Dataset(Path(tiny_dataset)), Path(tiny_store), model, run_dir)
-        lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-        return report, model, lines
-
-    return go
 
 
 def weights(model: Path) -> dict[str, torch.Tensor]:
@@ -51,6 +35,58 @@ def test_a_run_writes_a_model_that_loads_and_is_not_repeated(run, tiny_dataset):
     again, _, _ = run("whole", steps=5, checkpoint_every=2, validate_every=5)
     assert again.reused
     assert again.fingerprint == report.fingerprint
+
+
+def test_metrics_go_to_tensorboard_too(run, tmp_path):
+    _, _, lines = run("board", steps=4, validate_every=2)
+    events = list(read_events(tmp_path / "run-board" / "tensorboard"))
+    losses = {step: value for step, tag, value in events if tag == "train/loss"}
+    assert losses == pytest.approx({line["step"]: line["loss"] for line in lines if "loss" in line}, abs=1e-5)
+    figures = {(step, tag): value for step, tag, value in events if tag.startswith("validation/")}
+    told = {
+        (line["step"], f"validation/{name.replace('@', '_')}"): value
+        for line in lines
+        if "validation" in line
+        for name, value in line["validation"].items()
+    }
+    assert figures == pytest.approx(told, abs=1e-5)
+    assert {tag for _, tag, _ in events} >= {"train/tokens_per_s", "train/learning_rate", "train/negatives_per_anchor"}
+
+
+def read_events(directory: Path):
+    """(step, tag, value) of the event files: records of length (8 bytes), check (4), message, check (4)."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    for file in sorted(directory.iterdir()):
+        data, at = file.read_bytes(), 0
+        while at < len(data):
+            length = int.from_bytes(data[at : at + 8], "little")
+            event = Event.FromString(data[at + 12 : at + 12 + length])
+            at += 16 + length
+            for value in event.summary.value:
+                yield event.step, value.tag, value.simple_value
+
+
+def test_training_stops_when_the_named_figure_gains_no_more(run):
+    """A rate of next to nothing gains nothing: the second and third validation are stale, and the third ends it."""
+    report, _, lines = run(
+        "stop",
+        steps=12,
+        validate_every=2,
+        checkpoint_every=2,
+        patience=2,
+        stop_metric="ndcg@10",
+        learning_rate=1e-12,
+        projection_rate=1e-12,
+        section_weight_rate=1e-12,
+    )
+    assert report.steps == 6
+    assert report.validation["ndcg@10"] == max(line["validation"]["ndcg@10"] for line in lines if "validation" in line)
+
+
+def test_a_wrong_stop_metric_is_refused_before_anything_runs(run):
+    with pytest.raises(ConfigError, match="did you mean 'ndcg@10'"):
+        run("wrong", stop_metric="ndgc@10")
 
 
 def test_a_worker_killed_in_mid_run_ends_with_the_weights_of_an_uninterrupted_run(run, tmp_path, monkeypatch):
