@@ -57,9 +57,9 @@ class TrainingSettings(Settings):
 
     steps: int = Field(120, ge=1)
     projects_per_step: int = Field(32, ge=2, description="over all workers")
-    positives_per_project: int = Field(1, ge=1)
-    negatives_per_project: int = Field(1, ge=0, description="stated negatives drawn from the history")
-    groups_per_step: int = Field(3, ge=1, description="job categories that one batch is drawn from; few = hard")
+    positives_per_project: int = Field(2, ge=1)
+    negatives_per_project: int = Field(2, ge=0, description="stated negatives drawn from the history")
+    groups_per_step: int = Field(8, ge=1, description="job categories that one batch is drawn from; few = hard")
     loss: dict[str, dict[str, Any]] = Field({"infonce": {}}, description="loss name -> arguments (weight among them)")
     weak_negative_weight: float = Field(1.0, ge=0)
     learning_rate: float = Field(1e-4, gt=0)
@@ -199,7 +199,7 @@ class SampleSettings(Settings):
     """The built-in dataset generator."""
 
     freelancers: int = Field(1600, ge=1)
-    projects: int = Field(900, ge=1)
+    projects: int = Field(2400, ge=1)
     label_noise: float = Field(0.03, ge=0, le=1, description="share of outcomes that contradict the skills")
     judge: Literal["held_out", "all"] = Field("held_out", description="the projects that qrels judge")
     taxonomy: Path | None = Field(None, description="directory of another taxonomy in Parquet")

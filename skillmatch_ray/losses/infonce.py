@@ -29,7 +29,8 @@ class InfoNCE(Loss):
     are not pushed away (false negatives).
 
     Args:
-        temperature: :math:`\tau` > 0; its starting value where it is learned.
+        temperature: :math:`\tau` > 0; its starting value where it is learned. Vectors that start centred
+            (`training.start`) use the whole range of cosines; those that do not (E5 as it is) want 0.02.
         learn_temperature: whether :math:`\tau` is trained (as log, kept within 0.005 and 1).
         direction: "project" ranks freelancers for a project, "freelancer" the reverse, "both" their mean.
         weak_weight: :math:`w` of a weak negative (differing job categories, nothing known); >= 0.
@@ -59,7 +60,7 @@ class InfoNCE(Loss):
 
     def __init__(
         self,
-        temperature: float = 0.02,
+        temperature: float = 0.1,
         *,
         learn_temperature: bool = False,
         direction: Direction = "both",

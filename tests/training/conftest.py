@@ -31,6 +31,8 @@ def tiny_config(tiny_settings: BackboneSettings) -> Config:
                 "learning_rate": 3e-4,
                 "projects_per_step": 6,
                 "groups_per_step": 2,
+                "positives_per_project": 1,
+                "negatives_per_project": 1,
                 "validate_every": 4,
                 "checkpoint_every": 3,
                 "section_dropout": 0.2,

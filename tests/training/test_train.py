@@ -107,16 +107,17 @@ def _dying_worker(flag: str):
 
     def worker(payload):
         from skillmatch_ray.training import train as module
+        from skillmatch_ray.training.metrics_log import MetricsLog
 
-        log = module._log
+        log = MetricsLog.step
 
-        def fatal_log(path, line):
-            log(path, line)
-            if line.get("step") == 5 and not Path(flag).exists():
+        def fatal_step(self, report):
+            log(self, report)
+            if report.step == 5 and not Path(flag).exists():
                 Path(flag).touch()
                 os._exit(13)
 
-        module._log = fatal_log
+        MetricsLog.step = fatal_step
         module.train_worker(payload)
 
     return worker
