@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, cast, get_args
 
 import numpy as np
 from rich.table import Table
@@ -27,8 +27,10 @@ from skillmatch_ray.evaluation.task import UNKNOWN, Task, read_task
 from skillmatch_ray.evaluation.truth import RELEVANT_GRADE
 from skillmatch_ray.files import write_json
 from skillmatch_ray.index.backend import MAX_RESULTS
+from skillmatch_ray.index.plan import parameters
 from skillmatch_ray.index.releases import activate, active_release, build_release
 from skillmatch_ray.index.retriever import Retriever
+from skillmatch_ray.index.schema import document_words
 from skillmatch_ray.model.matcher import load_matcher
 from skillmatch_ray.workspace import Workspace
 
@@ -106,27 +108,35 @@ def benchmark_hybrid(
 
 def _rankings(config: Config, task: Task, vectors: Scores, progress: Advance) -> dict[str, list[QueryRanks]]:
     places = {freelancer.id: i for i, freelancer in enumerate(task.pool.dataset.read(FREELANCERS))}
-    languages = {project.language or "" for project in task.projects}
-    found = {}
-    for done, system in enumerate(SYSTEMS):
-        hybrid = {} if system == DENSE else dict.fromkeys(languages, system)
-        milvus = config.milvus.model_copy(update={"hybrid": hybrid})
-        with Retriever(config.model_copy(update={"milvus": milvus})) as retriever:
-            scores = np.stack(
-                [_places_as_scores(retriever, *query, places) for query in zip(vectors, task.projects, strict=True)]
-            )
-        found[system] = rank_judged(matrix_scorer(scores), task.judged, task.pool.languages.codes)
-        progress(done + 1, len(SYSTEMS), system)
-    return found
+    scores = {name: np.full((len(task.projects), len(places)), -np.inf, dtype=np.float32) for name in SYSTEMS}
+    with Retriever(config) as retriever:
+        for q, (project, vector) in enumerate(zip(task.projects, vectors, strict=True)):
+            for name in SYSTEMS:
+                for place, key in enumerate(_ranking(retriever, name, vector, document_words(project), len(places))):
+                    scores[name][q, places[key]] = -place
+            progress(q + 1, len(task.projects), "projects searched")
+    groups = task.pool.languages.codes
+    return {name: rank_judged(matrix_scorer(scores[name]), task.judged, groups) for name in SYSTEMS}
 
 
-def _places_as_scores(retriever: Retriever, vector: Scores, project: Any, places: Mapping[str, int]) -> Scores:
-    """(N,) minus the place of each freelancer in the answer; whoever is not in it comes last."""
-    answer = retriever.search(vector, top_k=len(places), fingerprint=retriever.release.fingerprint, brief=project)
-    scores = np.full(len(places), -np.inf, dtype=np.float32)
-    for place, candidate in enumerate(answer.candidates):
-        scores[places[candidate.freelancer_id]] = -place
-    return scores
+def _ranking(retriever: Retriever, system: str, vector: Scores, words: str, limit: int) -> list[str]:
+    """Ids of the best, by the calls that the retriever issues; no profile is read."""
+    release, backend, ef = retriever.release, retriever.backend, retriever.config.milvus.ef
+    search = parameters(release.index_type, limit, ef, filtered=False)
+    if system == DENSE:
+        (hits,) = backend.search(release.collection, vector[None], "", limit, search, [])
+    else:
+        hits = backend.fuse(
+            release.collection,
+            vector,
+            words,
+            fusion=cast("Fusion", system),
+            expression="",
+            limit=limit,
+            parameters=search,
+            fields=[],
+        )
+    return [hit.id for hit in hits]
 
 
 def _content(task: Task, rankings: Rankings, seed: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeVar
 
@@ -371,7 +371,7 @@ class Backend:
         parameters: Mapping[str, Any],
         fields: Sequence[str],
     ) -> list[Hit]:
-        """The best `limit` rows in the fused ranking of a (D,) vector and of words, each hit with its inner product."""
+        """The best `limit` rows in the fused ranking of a (D,) vector and of words; scores are the fusion's own."""
         from pymilvus import AnnSearchRequest, RRFRanker, WeightedRanker
 
         depth = min(MAX_RESULTS, max(limit, FUSED_AT_LEAST))
@@ -390,9 +390,9 @@ class Backend:
             reqs=requests,
             ranker=ranker,
             limit=limit,
-            output_fields=[VECTOR, *fields],
+            output_fields=list(fields),
         )
-        return [replace(hit, score=float(np.dot(vector, hit.fields[VECTOR]))) for hit in map(_hit, hits)]
+        return [_hit(hit) for hit in hits]
 
     def set_alias(self, alias: str, collection: str) -> None:
         """Point the alias to the collection, atomically.

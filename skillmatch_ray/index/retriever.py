@@ -235,19 +235,7 @@ class Retriever:
     ) -> list[list[Hit]]:
         """One page for each query; fewer rows than `limit` come only where fewer fulfil the expression."""
         if plan.fusion:
-            return [
-                self._backend.fuse(
-                    self.release.collection,
-                    query.vector,
-                    query.words,
-                    fusion=plan.fusion,
-                    expression=expression,
-                    limit=limit,
-                    parameters=plan.parameters,
-                    fields=fields,
-                )
-                for query in queries
-            ]
+            return [self._fused(query, expression, limit, plan, fields) for query in queries]
         vectors = [query.vector for query in queries]
         navigated = self.release.index_type == "HNSW"
         if navigated and plan.mode == "exact":
@@ -261,6 +249,20 @@ class Retriever:
             hits if len(hits) >= wanted else self._compare(vector, expression, limit, fields)
             for vector, hits in zip(vectors, pages, strict=True)
         ]
+
+    def _fused(self, query: Query, expression: str, limit: int, plan: SearchPlan, fields: Sequence[str]) -> list[Hit]:
+        """In the order of the fusion, each hit with its cosine: a score means the same however it was found."""
+        hits = self._backend.fuse(
+            self.release.collection,
+            query.vector,
+            query.words,
+            fusion=plan.fusion or "rrf",
+            expression=expression,
+            limit=limit,
+            parameters=plan.parameters,
+            fields=[VECTOR, *fields],
+        )
+        return [replace(hit, score=float(np.dot(query.vector, hit.fields[VECTOR]))) for hit in hits]
 
     def _compare(self, vector: Vector, expression: str, limit: int, fields: Sequence[str]) -> list[Hit]:
         """The best of all rows that fulfil the expression: Milvus gives their vectors, they are compared here."""
