@@ -390,7 +390,7 @@ class Backend:
             reqs=requests,
             ranker=ranker,
             limit=limit,
-            output_fields=list(fields),
+            output_fields=_shown(fields),
         )
         return [_hit(hit) for hit in hits]
 
@@ -423,6 +423,11 @@ def _hit(hit: Any) -> Hit:
     return Hit(hit[KEY] if KEY in hit else hit["id"], hit["distance"], hit["entity"])
 
 
+def _shown(fields: Sequence[str]) -> list[str]:
+    """Columns to ask for; with none named, Milvus Lite returns all of them."""
+    return list(fields) or [KEY]
+
+
 def search_call(
     collection: str,
     vectors: NDArray[np.float32],
@@ -439,7 +444,7 @@ def search_call(
         "filter": expression,
         "limit": limit,
         "search_params": {"metric_type": METRIC, "params": dict(parameters)},
-        "output_fields": list(fields),
+        "output_fields": _shown(fields),
     }
 
 
