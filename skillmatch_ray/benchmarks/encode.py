@@ -36,14 +36,14 @@ from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.documents import Freelancer
 from skillmatch_ray.files import write_json
 from skillmatch_ray.model.matcher import Matcher, section_prefix
-from skillmatch_ray.pipeline.encode import encode_freelancers
+from skillmatch_ray.pipeline.encode import encode_freelancers, head_vectors
 from skillmatch_ray.pipeline.session import threads_for
 from skillmatch_ray.planning.flops import transformer_flops
 from skillmatch_ray.sample.generator import write_sample
 
-DEFAULT_DOCUMENTS = 800
+DEFAULT_DOCUMENTS = 600
 FULL_DOCUMENTS = 20_000
-PEER_SECONDS = 60.0
+PEER_SECONDS = 40.0
 """About how long one setting of a peer may run."""
 HEAD_DOCUMENTS = 64
 LEAST_BLOCKS = 12
@@ -66,6 +66,7 @@ class EncodeBenchmark:
         documents_per_s: of the pipeline, steady state, without the head.
         head_share: time of the default head over time of the backbone, same documents.
         documents_per_s_with_head: the same with the default head.
+        worker_peak_mb: most memory that a worker of the pipeline held.
         cosine_to_float32: lowest and mean over sections.
         matrix_flops: the machine's own matrix product in the backbone's dtype, FLOP/s.
         matrix_flops_float32: in float32.
@@ -82,6 +83,7 @@ class EncodeBenchmark:
     documents_per_s: float = 0.0
     head_share: float = 0.0
     documents_per_s_with_head: float = 0.0
+    worker_peak_mb: float = 0.0
     cosine_to_float32: dict[str, float] = field(default_factory=dict)
     matrix_flops: float = 0.0
     matrix_flops_float32: float = 0.0
@@ -119,6 +121,7 @@ class EncodeBenchmark:
             *(f"{name} = {ratio:.2f}" for name, ratio in self.ratios.items()),
             f"documents/s: {self.documents_per_s:,.1f} without the head, {self.documents_per_s_with_head:,.1f} with it",
             f"head: {self.head_share:.0%} of the backbone's time",
+            f"memory of a worker: {self.worker_peak_mb:,.0f} MB at most",
             f"cosine to float32: {cosine['lowest']:.5f} lowest, {cosine['mean']:.5f} mean",
             f"matrix products, GFLOP/s: {products[0]:,.0f} {dtype}, {products[1]:,.0f} float32",
             f"the pipeline reaches {self.matrix_share:.0%} of the {dtype} rate",
@@ -158,7 +161,7 @@ def benchmark_encode(
         progress(1, 6, "bare loop")
         result.rates["loop"] = _loop(people, backbone, config)
         progress(2, 6, "pipeline")
-        result.rates["pipeline"], result.documents_per_s = _pipeline(backbone, config, root)
+        _pipeline(result, backbone, config, root)
         _peers(result, backbone, _shuffled(_texts(people, backbone)), root, seconds, progress=progress)
         progress(5, 6, "head, precision, matrix products")
         result.head_share = _head_share(people[:HEAD_DOCUMENTS], backbone, config.model)
@@ -253,16 +256,16 @@ def _loop(people: Sequence[Freelancer], backbone: Backbone, config: Config) -> R
     return Rate(tokens / (time.perf_counter() - started), sections, note=note, tokens=tokens)
 
 
-def _pipeline(backbone: Backbone, config: Config, root: Path) -> tuple[Rate, float]:
-    """(rate, documents per second): the product's own run, with a model that only pools."""
+def _pipeline(result: EncodeBenchmark, backbone: Backbone, config: Config, root: Path) -> None:
+    """The product's own run, with a model that only pools."""
     Matcher.untrained(backbone, ModelSettings(layers=0)).save(root / "model")
     done = encode_freelancers(config, Dataset(root / "data"), root / "model", root / "out")
-    per_document = done.computed_tokens / done.encoded
     # What is not steady: reading, starting Ray and workers, publishing.
-    startup = done.seconds - done.computed_tokens / done.steady_tokens_per_s
+    startup = max(0.0, done.seconds - done.computed_tokens / done.steady_tokens_per_s)
     note = f"{done.workers} workers; on documents, not sections"
-    rate = Rate(done.steady_tokens_per_s, done.encoded, max(startup, 0.0), note, done.computed_tokens)
-    return rate, rate.tokens_per_s / per_document
+    result.rates["pipeline"] = Rate(done.steady_tokens_per_s, done.encoded, startup, note, done.computed_tokens)
+    result.documents_per_s = round(done.steady_tokens_per_s * done.encoded / done.computed_tokens, 2)
+    result.worker_peak_mb = done.peak_mb
 
 
 def _head_share(people: Sequence[Freelancer], backbone: Backbone, settings: ModelSettings) -> float:
@@ -271,7 +274,7 @@ def _head_share(people: Sequence[Freelancer], backbone: Backbone, settings: Mode
     documents = matcher.token_states("freelancer", people)
     synchronize(backbone)
     encoded = time.perf_counter()
-    matcher.towers.encode("freelancer", documents)
+    head_vectors(matcher, documents)
     return (time.perf_counter() - encoded) / (encoded - started)
 
 

@@ -13,7 +13,7 @@ import sys
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,7 +27,8 @@ from skillmatch_ray.dataset import FREELANCERS, BadRow, Dataset, TableReport
 from skillmatch_ray.documents import Freelancer
 from skillmatch_ray.errors import DatasetError, FingerprintError
 from skillmatch_ray.files import atomic_file, locate, read_table
-from skillmatch_ray.model.matcher import assemble, load_matcher, read_model_config
+from skillmatch_ray.model.batch import EncodedDocument
+from skillmatch_ray.model.matcher import Matcher, Vectors, assemble, load_matcher, read_model_config
 from skillmatch_ray.pipeline.session import actor_pool, encode_threads, ensure_ray
 from skillmatch_ray.pipeline.spool import Spool, spool_in
 from skillmatch_ray.pipeline.vectors import (
@@ -105,8 +106,13 @@ class EncodeReport:
         return (
             f"{self.rows_in} rows in = {self.rows_out} vectors + {self.quarantined} quarantined; "
             f"{self.encoded} encoded, {self.reused} reused, {self.removed} removed in {self.seconds:.1f} s "
-            f"({rate:.1f} rows/s), model {self.fingerprint[:12]}" + self._stage_line()
+            f"({rate:.1f} rows/s), model {self.fingerprint[:12]}" + self._rate() + self._stage_line()
         )
+
+    def _rate(self) -> str:
+        if not self.steady_tokens_per_s:
+            return ""
+        return f"; {self.steady_tokens_per_s:,.0f} tokens/s after {self.startup_s:.0f} s of starting"
 
     def _stage_line(self) -> str:
         shares = ", ".join(f"{stage} {share:.0%}" for stage, share in self.utilisation.items())
@@ -211,7 +217,7 @@ class DocumentEncoder:
         states = self._states(block)
         encoded = time.perf_counter()
         documents = assemble(block.types, states)
-        vectors = self.matcher.towers.encode("freelancer", documents)
+        vectors = head_vectors(self.matcher, documents)
         headed = time.perf_counter()
         write_part(self.out, block.keys, vectors)
         seconds = {"backbone": encoded - started, "head": headed - encoded, "write": time.perf_counter() - headed}
@@ -233,6 +239,20 @@ class DocumentEncoder:
             fresh[place[i]] if fresh is not None and i in place else cast("TokenStateStore", store).get(text)
             for i, text in enumerate(block.texts)
         ]
+
+
+def head_vectors(matcher: Matcher, documents: Sequence[EncodedDocument]) -> Vectors:
+    """(n, D) float32 vectors of freelancers, the head's matrix products in the backbone's precision.
+
+    Measured with E5 on AVX512-BF16: in float32 a head of four layers takes as long as the backbone, in bfloat16 half
+    of that; no component moves by more than 0.0007. Pooling and norm stay in float32.
+    """
+    import torch
+
+    backbone = matcher.backbone
+    half = backbone.dtype == torch.bfloat16
+    with torch.autocast(backbone.device.type, dtype=torch.bfloat16, enabled=half):
+        return matcher.towers.encode("freelancer", documents)
 
 
 def peak_memory_mb() -> float:

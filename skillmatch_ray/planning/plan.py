@@ -177,7 +177,7 @@ def size_workload(demand: Demand, book: RateBook) -> Plan:
     plan = Plan(demand, machines={name: f"{one.about}, {one.memory_gb:g} GB" for name, one in known.items()})
     for compute in (_survey, _encode, _index):
         _try(plan, lambda compute=compute: plan.steps.append(compute(demand, book)))  # type: ignore[misc]
-    for measure in (_feeding, _worker_memory, _driver_memory, _vectors, _index_disk, _index_memory):
+    for measure in (_worker_rate, _feeding, _worker_memory, _driver_memory, _vectors, _index_disk, _index_memory):
         _try(plan, lambda measure=measure: plan.sizes.append(measure(demand, book)))  # type: ignore[misc]
     if demand.qps:
         for count in (_encoder_replicas, _retriever_replicas, _ingress_replicas):
@@ -248,6 +248,11 @@ def _index(demand: Demand, book: RateBook) -> Step:
     rate = book.need("index_rows_per_s", demand.cpu)
     hours = demand.freelancers / rate.value / HOUR
     return Step("insert, build the HNSW graph, check", 1, f"index node ({demand.cpu})", hours, (rate,))
+
+
+def _worker_rate(demand: Demand, book: RateBook) -> Size:
+    seconds, rates = _seconds_per_profile(demand, book)
+    return Size("freelancers that each worker encodes a second", 1 / seconds, demand.encoder, rates)
 
 
 def _feeding(demand: Demand, book: RateBook) -> Size:

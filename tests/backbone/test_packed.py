@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, BertConfig, BertModel, XLMRobertaConfig, XLMRobertaModel
 
+from skillmatch_ray.backbone import packed
 from skillmatch_ray.backbone.packed import PackedEncoder
 from skillmatch_ray.errors import BackboneError
 
@@ -117,6 +120,30 @@ def test_a_missing_tensor_is_named(checkpoint, tmp_path):
     (tmp_path / "config.json").write_text((checkpoint / "config.json").read_text())
     with pytest.raises(BackboneError, match=r"lacks tensor encoder\.layer\.1\.output\.dense\.bias"):
         PackedEncoder(tmp_path, torch.float32, CPU)
+
+
+def test_the_gpus_kernel_gets_each_section_with_its_bounds(checkpoint, monkeypatch):
+    """Flash attention runs on GPUs only: a plain one in its place shows that rows, heads and bounds fit."""
+
+    def varlen_attn(q, k, v, first, second, most, _, *, scale):
+        assert first.dtype == torch.int32
+        assert torch.equal(first, second)
+        sections = [slice(a, b) for a, b in itertools.pairwise(first.tolist())]
+        assert most == max(section.stop - section.start for section in sections)
+        parts = [[x[section].transpose(0, 1) for x in (q, k, v)] for section in sections]
+        attended = [F.scaled_dot_product_attention(*part, scale=scale).transpose(0, 1) for part in parts]
+        return torch.cat(attended)
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
+    encoder = PackedEncoder(checkpoint, torch.float32, CPU)
+    ids = np.concatenate(sections(LENGTHS))
+    expected = encoder(ids, LENGTHS)
+    bounds = torch.tensor([0, *np.cumsum(LENGTHS)], dtype=torch.int32)
+    heads = encoder.sizes.heads
+    monkeypatch.setattr(
+        encoder, "_attention", lambda *_: lambda qkv: packed._attend_varlen(qkv, heads, bounds, int(LENGTHS.max()))
+    )
+    torch.testing.assert_close(encoder(ids, LENGTHS), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.gpu

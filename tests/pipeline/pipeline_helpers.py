@@ -50,6 +50,15 @@ def vectors_by_id(out: Path) -> dict[str, np.ndarray]:
     return found
 
 
+def spilled_bytes() -> int:
+    """Bytes that the object stores of this cluster have spilled to disk so far."""
+    from ray._private.internal_api import get_memory_info_reply, get_state_from_address
+    from ray._private.worker import global_worker
+
+    reply = get_memory_info_reply(get_state_from_address(global_worker.node.gcs_address))
+    return int(reply.store_stats.spilled_bytes_total)
+
+
 def assert_same_vectors(one: dict[str, np.ndarray], other: dict[str, np.ndarray], atol: float = 1e-5) -> None:
     assert sorted(one) == sorted(other)
     ids = sorted(one)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +17,9 @@ from skillmatch_ray.backbone.store import TokenStateStore
 from skillmatch_ray.config import BackboneSettings, Config, ConfigError, EncodeSettings, load_config
 from skillmatch_ray.documents import Freelancer
 from skillmatch_ray.errors import FingerprintError
-from skillmatch_ray.model.matcher import load_matcher, section_prefix
-from skillmatch_ray.pipeline.encode import STAGES, BlockEnd, DocumentEncoder, steady_rate
-from skillmatch_ray.pipeline.session import check_pool, threads_for
+from skillmatch_ray.model.matcher import Matcher, load_matcher, section_prefix
+from skillmatch_ray.pipeline.encode import STAGES, BlockEnd, DocumentEncoder, head_vectors, steady_rate
+from skillmatch_ray.pipeline.session import check_pool, encode_threads, share_gpus, threads_for
 from skillmatch_ray.pipeline.spool import Spool, spool_in
 from skillmatch_ray.pipeline.token_states import SectionStates
 
@@ -55,6 +56,19 @@ def test_the_encoder_equals_a_plain_loop(tmp_path: Path, model_dir: Path) -> Non
     found = written(tmp_path, matcher.backbone.dim)
     one_by_one = np.concatenate([matcher.encode_freelancers([person]) for person in people])
     np.testing.assert_allclose(np.stack([found[p.id] for p in people]), one_by_one, atol=1e-5)
+
+
+def test_in_bfloat16_the_head_stays_near_float32(model_dir: Path, tiny_settings: BackboneSettings) -> None:
+    """The same states through both; in float32 nothing changes at all."""
+    people = [Freelancer.model_validate(row) for row in profiles(12)]
+    matcher = load_matcher(model_dir, "cpu")
+    states = matcher.token_states("freelancer", people)
+    exact = matcher.towers.encode("freelancer", states)
+    np.testing.assert_array_equal(head_vectors(matcher, states), exact)
+    half = Backbone(matcher.backbone.checkpoint, tiny_settings.model_copy(update={"dtype": "bfloat16"}), "cpu")
+    near = head_vectors(Matcher(half, matcher.towers), states)
+    assert near.dtype == np.float32
+    assert 0 < np.abs(near - exact).max() < 0.02
 
 
 def test_states_come_from_the_store_where_it_has_them(
@@ -134,6 +148,32 @@ def test_a_growing_pool_must_not_shrink() -> None:
 def test_threads_share_the_cores() -> None:
     assert threads_for(1000, None) == 1
     assert threads_for(2, 5) == 5
+
+
+def test_gpus_are_shared_by_the_workers() -> None:
+    """3 GPUs: a worker each; 2 GPUs for 4 workers: half a card each; the rest of the settings stays."""
+    config = load_config(overrides=["encode.rows_per_block=7", "encode.workers=5"])
+
+    def shared(*arguments: Any) -> tuple[int, float, int]:
+        encode = share_gpus(config, *arguments).encode
+        return encode.workers, encode.gpus_per_worker, encode.rows_per_block
+
+    assert shared("3") == (3, 1.0, 7)
+    assert shared("2", 4) == (4, 0.5, 7)
+    assert shared("0.5") == (1, 0.5, 7)
+
+
+@pytest.mark.parametrize(("gpus", "message"), [("0", "there are no GPUs"), ("many", "must be a number or auto")])
+def test_gpus_that_are_none_are_refused(gpus: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        share_gpus(load_config(), gpus)
+
+
+def test_threads_follow_the_cpus_asked_for() -> None:
+    """From two CPUs on they are the threads; below, the workers of a machine share all; a number given wins."""
+    assert encode_threads(EncodeSettings(workers=3, cpus_per_worker=4)) == 4
+    assert encode_threads(EncodeSettings(workers=1000, cpus_per_worker=0.5)) == 1
+    assert encode_threads(EncodeSettings(workers=3, cpus_per_worker=4, threads_per_worker=2)) == 2
 
 
 def test_config_fixture_is_small(make_config: Callable[..., Config]) -> None:

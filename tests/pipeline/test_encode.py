@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pipeline_helpers import assert_same_vectors, profiles, vectors_by_id, write_freelancers
+from pipeline_helpers import assert_same_vectors, profiles, spilled_bytes, vectors_by_id, write_freelancers
 
 from skillmatch_ray.backbone.encoder import Backbone
 from skillmatch_ray.backbone.store import TokenStateStore
@@ -21,6 +21,7 @@ from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.errors import ConfigError, DatasetError, FingerprintError
 from skillmatch_ray.model.matcher import load_matcher
 from skillmatch_ray.pipeline.encode import QUARANTINE_FILE, STAGES, EncodeReport, encode_freelancers
+from skillmatch_ray.pipeline.session import share_gpus
 from skillmatch_ray.pipeline.token_states import cache_token_states, section_texts
 from skillmatch_ray.pipeline.vectors import read_manifest
 
@@ -52,6 +53,7 @@ class Run:
     out: Path
     report: EncodeReport
     notes: list[tuple[float, float, str]]
+    spilled: int
 
     def copy_to(self, target: Path) -> Path:
         return Path(shutil.copytree(self.out, target))
@@ -62,9 +64,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset, model_dir: P
     """One worker over the dataset."""
     out = tmp_path_factory.mktemp("vectors") / "out"
     notes: list[tuple[float, float, str]] = []
-    config = make_config(max_bad_share=0.1)
+    config, before = make_config(max_bad_share=0.1), spilled_bytes()
     report = encode_freelancers(config, dataset, model_dir, out, progress=lambda *note: notes.append(note))
-    return Run(out, report, notes)
+    return Run(out, report, notes, spilled_bytes() - before)
 
 
 def test_the_pipeline_equals_a_plain_loop(run: Run, dataset: Dataset, model_dir: Path) -> None:
@@ -76,11 +78,12 @@ def test_the_pipeline_equals_a_plain_loop(run: Run, dataset: Dataset, model_dir:
     assert not (run.out / ".spool").exists()
 
 
-def test_two_workers_equal_one(
+def test_a_pool_that_may_grow_equals_one_worker(
     tmp_path: Path, run: Run, dataset: Dataset, model_dir: Path, make_config: MakeConfig
 ) -> None:
-    report = encode_freelancers(make_config(max_bad_share=0.1, workers=2), dataset, model_dir, tmp_path / "out")
-    assert report.workers == 2
+    config = make_config(max_bad_share=0.1, workers=1, max_workers=2)
+    report = encode_freelancers(config, dataset, model_dir, tmp_path / "out")
+    assert report.encoded == 198
     assert_same_vectors(vectors_by_id(tmp_path / "out"), vectors_by_id(run.out))
 
 
@@ -95,6 +98,10 @@ def test_every_row_is_accounted_for(run: Run) -> None:
         ("freelancers", 201, "?"),
     ]
     assert "201 rows in = 198 vectors + 3 quarantined" in report.summary()
+
+
+def test_the_object_store_spills_nothing(run: Run) -> None:
+    assert run.spilled == 0
 
 
 def test_utilisation_covers_the_actors_time(run: Run) -> None:
@@ -160,6 +167,11 @@ def test_another_models_vectors_are_refused(
     with pytest.raises(FingerprintError, match="never mixed"):
         encode_freelancers(make_config(), dataset, tmp_path / "other", run.out)
     assert sorted(path.name for path in run.out.iterdir()) == before
+
+
+def test_all_gpus_of_a_cluster_without_any_are_refused() -> None:
+    with pytest.raises(ConfigError, match="--gpus auto: there are no GPUs"):
+        share_gpus(Config(), "auto")
 
 
 def test_a_pool_that_does_not_fit_is_refused_at_once(tmp_path: Path, model_dir: Path, make_config: MakeConfig) -> None:

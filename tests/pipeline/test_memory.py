@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pyarrow as pa
 import pytest
-from pipeline_helpers import profiles, write_freelancers
+from pipeline_helpers import profiles, spilled_bytes, write_freelancers
 
 from skillmatch_ray.config import Config
 from skillmatch_ray.dataset import Dataset
@@ -50,9 +50,7 @@ def test_an_encoder_holds_no_more_after_eight_times_the_rows(tmp_path: Path, mod
 def test_a_hundred_thousand_rows_peak_like_ten_thousand(
     tmp_path: Path, model_dir: Path, make_config: Callable[..., Config]
 ) -> None:
-    from ray._private.internal_api import memory_summary
-
-    peaks = []
+    peaks, before = [], spilled_bytes()
     for count in (10_000, 100_000):
         dataset = Dataset(write_freelancers(tmp_path / f"data{count}", profiles(count)))
         config = make_config(workers=2, rows_per_block=BLOCK)
@@ -61,4 +59,4 @@ def test_a_hundred_thousand_rows_peak_like_ten_thousand(
         peaks.append(report.peak_mb)
     print("peak MB of a worker:", peaks, report.summary())
     assert peaks[1] < 1.2 * peaks[0], peaks
-    assert "Spilled" not in memory_summary(stats_only=True)
+    assert spilled_bytes() == before

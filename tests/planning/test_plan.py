@@ -56,6 +56,7 @@ def test_a_plan_agrees_with_the_arithmetic():
     sizes = {size.name: size.amount for size in (*plan.sizes, *plan.replicas)}
     assert sizes == pytest.approx(
         {
+            "freelancers that each worker encodes a second": 1 / 0.75e-3,
             "cores that tokenise for each worker": 3.4,
             "memory of each worker": 2.0,
             "memory of the driver": 3.6,
