@@ -31,7 +31,9 @@ class BackboneSettings(Settings):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 on GPUs and on CPUs with AMX or AVX512-BF16, else float32"
     )
-    token_budget: int = Field(4096, ge=64, description="tokens of one forward pass")
+    token_budget: int | None = Field(
+        None, ge=64, description="tokens of one forward pass; None: 4,096 on CPUs, 65,536 on GPUs"
+    )
     project_prefix: str = "query: "
     freelancer_prefix: str = "passage: "
 

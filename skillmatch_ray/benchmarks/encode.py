@@ -252,7 +252,7 @@ def _loop(people: Sequence[Freelancer], backbone: Backbone, config: Config) -> R
         tokens += different_tokens(tokenized)
         sections += len(texts)
     synchronize(backbone)
-    note = f"token budget {backbone.settings.token_budget}, {torch.get_num_threads()} threads"
+    note = f"token budget {backbone.token_budget}, {torch.get_num_threads()} threads"
     return Rate(tokens / (time.perf_counter() - started), sections, note=note, tokens=tokens)
 
 

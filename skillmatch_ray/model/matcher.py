@@ -25,7 +25,9 @@ from skillmatch_ray.model.tower import Pooled, Tower
 Vectors = NDArray[np.float32]
 
 HEAD_TOKEN_BUDGET = 8_192
-"""Padded tokens that a head sees at once when it encodes documents."""
+"""Padded tokens that a head sees at once."""
+GPU_HEAD_TOKEN_BUDGET = 65_536
+"""The same on a GPU when it encodes without gradients; chosen, not measured."""
 
 _EXPLAINED_AT_ONCE = 16
 
@@ -63,13 +65,15 @@ class Towers(nn.Module):
         """Pad documents for `tower`."""
         return collate(documents, self.dim, self.settings.max_document_tokens)
 
-    def embed(self, kind: DocumentKind, documents: Sequence[EncodedDocument]) -> Tensor:
+    def embed(
+        self, kind: DocumentKind, documents: Sequence[EncodedDocument], budget: int = HEAD_TOKEN_BUDGET
+    ) -> Tensor:
         """(B, D) float32 vectors of documents, in their order, with gradients.
 
         Documents of like length go through the head together, so that little of it is padding.
         """
         lengths = np.array([min(d.tokens, self.settings.max_document_tokens) for d in documents], dtype=np.int64)
-        batches = list(token_budget_batches(lengths, HEAD_TOKEN_BUDGET))
+        batches = list(token_budget_batches(lengths, budget))
         parts = [self.tower(kind)(self.collate([documents[i] for i in rows])) for rows in batches]
         order = np.argsort(np.concatenate(batches))
         return torch.cat(parts)[torch.from_numpy(order)]
@@ -85,7 +89,9 @@ class Towers(nn.Module):
         """(B, D) float32 vectors of documents, in their order."""
         if not documents:
             return np.zeros((0, self.dim), dtype=np.float32)
-        vectors: Vectors = self.embed(kind, documents).cpu().numpy()
+        device = next(self.parameters()).device
+        budget = GPU_HEAD_TOKEN_BUDGET if device.type == "cuda" else HEAD_TOKEN_BUDGET
+        vectors: Vectors = self.embed(kind, documents, budget).cpu().numpy()
         return vectors
 
 

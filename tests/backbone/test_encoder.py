@@ -95,6 +95,14 @@ def test_the_fingerprint_names_the_space_and_not_the_speed(tiny_backbone, tiny_s
     assert tiny_backbone.fingerprint != of(max_section_tokens=63)
 
 
+def test_the_device_sets_the_token_budget_unless_told(tiny_backbone, tiny_settings):
+    def budget(**changes):
+        return Backbone(tiny_backbone.checkpoint, tiny_settings.model_copy(update=changes), "cpu").token_budget
+
+    assert budget(token_budget=512) == 512
+    assert budget(token_budget=None) == 4096
+
+
 @pytest.mark.parametrize("budget", [64, 4096])
 def test_the_budget_changes_no_state(tiny_backbone, tiny_settings, budget):
     other = Backbone(tiny_backbone.checkpoint, tiny_settings.model_copy(update={"token_budget": budget}), device="cpu")
