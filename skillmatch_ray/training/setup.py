@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from skillmatch_ray.backbone.encoder import Backbone, token_space_fingerprint
+from skillmatch_ray.backbone.encoder import TOKEN_BUDGETS, Backbone, token_space_fingerprint
 from skillmatch_ray.backbone.resolve import resolve_backbone
 from skillmatch_ray.backbone.store import TokenStateStore
 from skillmatch_ray.backbone.trainable import TrainableBackbone
@@ -130,7 +130,8 @@ def build_model(config: Config, dim: int) -> TrainingModel:
     torch.manual_seed(config.seed)
     towers, layers = Towers(config.model, dim), config.training.trainable_backbone_layers
     checkpoint = resolve_backbone(config.backbone.name)
-    backbone = TrainableBackbone(checkpoint, layers, config.backbone.token_budget) if layers else None
+    budget = config.backbone.token_budget or TOKEN_BUDGETS["cpu"]  # gradients need the room that GPUs have more of
+    backbone = TrainableBackbone(checkpoint, layers, budget) if layers else None
     return TrainingModel(towers, build_loss(config.training.loss), backbone)
 
 
