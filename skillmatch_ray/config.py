@@ -201,7 +201,7 @@ class SampleSettings(Settings):
     """The built-in dataset generator."""
 
     freelancers: int = Field(1600, ge=1)
-    projects: int = Field(2400, ge=1)
+    projects: int = Field(900, ge=1)
     label_noise: float = Field(0.03, ge=0, le=1, description="share of outcomes that contradict the skills")
     judge: Literal["held_out", "all"] = Field("held_out", description="the projects that qrels judge")
     taxonomy: Path | None = Field(None, description="directory of another taxonomy in Parquet")
