@@ -179,3 +179,30 @@ def check_model(
     finish(report, found.as_dict())
     if found.failed:
         raise typer.Exit(1)
+
+
+@app.command(
+    rich_help_panel="Model",
+    epilog="Example: skillmatch align --workspace workspace --documents 200 --report align.json",
+)
+def align(
+    *,
+    model: Annotated[Path | None, typer.Option("--model", "-m", help="Model directory.")] = None,
+    workspace: Annotated[Path | None, typer.Option("--workspace", "-w", help="Take its active release.")] = None,
+    documents: Annotated[int, typer.Option(min=2, help="Freelancers, each written in five languages.")] = 100,
+    taxonomy: Annotated[Path | None, typer.Option(help="Directory of another taxonomy in Parquet.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Other than that of the training data.")] = 1000,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """Rank of the same document translated, before and after training, for each pair of languages."""
+    from skillmatch_ray.evaluation import alignment
+    from skillmatch_ray.stages import model_of
+
+    if (model is None) == (workspace is None):
+        raise ConfigError("give either --model DIR or --workspace DIR (its active release)")
+    resolved = settings(config, overrides, workspace=workspace)
+    found = alignment.align(model or model_of(resolved), documents, seed, taxonomy)
+    console().print(found.render())
+    finish(report, found.as_dict())

@@ -1,0 +1,166 @@
+"""Language alignment: where a document's own translation stands among all documents of the other language.
+
+The sample generator writes the same freelancer (same skills, same assignments, same asides) in each language, in
+that language's own words. The untrained towers of the same model stand beside the trained ones.
+
+Shapes: N documents, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import permutations
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from skillmatch_ray.backbone.encoder import Backbone
+from skillmatch_ray.config import BackboneSettings, SampleSettings
+from skillmatch_ray.documents import Freelancer
+from skillmatch_ray.errors import ConfigError
+from skillmatch_ray.model.matcher import Matcher, Vectors, load_matcher, read_model_config
+from skillmatch_ray.sample.generator import Recipe
+from skillmatch_ray.sample.taxonomy import LANGUAGES
+from skillmatch_ray.sample.texts import freelancer_row
+
+BEFORE: Final = "before"
+AFTER: Final = "after"
+
+
+@dataclass(frozen=True)
+class PairAlignment:
+    """One direction of one pair of languages.
+
+    Attributes:
+        mean_rank: of the translation, 1 = always first.
+        first: share of documents whose translation stands first.
+    """
+
+    mean_rank: float
+    first: float
+
+
+@dataclass(frozen=True)
+class AlignmentReport:
+    """Translations found before and after training.
+
+    Attributes:
+        documents: N in each language.
+        seed: that made them.
+        taxonomy: whose words they use.
+        pairs: "before" and "after" -> "en-fr" -> figures.
+    """
+
+    documents: int
+    seed: int
+    taxonomy: str
+    pairs: Mapping[str, Mapping[str, PairAlignment]]
+
+    def mean(self, system: str) -> PairAlignment:
+        """Mean over pairs."""
+        found = list(self.pairs[system].values())
+        ranks, firsts = [pair.mean_rank for pair in found], [pair.first for pair in found]
+        return PairAlignment(round(sum(ranks) / len(found), 3), round(sum(firsts) / len(found), 4))
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "documents": self.documents,
+            "seed": self.seed,
+            "taxonomy": self.taxonomy,
+            "mean": {system: vars(self.mean(system)) for system in self.pairs},
+            "pairs": {system: {k: vars(v) for k, v in found.items()} for system, found in self.pairs.items()},
+        }
+
+    def render(self) -> Table:
+        """A row for each pair."""
+        where = f"{self.documents} of its language, {self.taxonomy}, seed {self.seed}"
+        title = f"rank of a document's translation among {where}"
+        table = Table(title=title, title_justify="left")
+        for name in ("pair", "mean rank before", "after", "first before", "after"):
+            table.add_column(name, justify="left" if name == "pair" else "right")
+        for pair in self.pairs[BEFORE]:
+            table.add_row(pair, *_cells(self.pairs[BEFORE][pair], self.pairs[AFTER][pair]))
+        table.add_section()
+        table.add_row("mean", *_cells(self.mean(BEFORE), self.mean(AFTER)))
+        return table
+
+
+def _cells(before: PairAlignment, after: PairAlignment) -> list[str]:
+    ranks = [f"{found.mean_rank:.2f}" for found in (before, after)]
+    return ranks + [f"{found.first:.0%}" for found in (before, after)]
+
+
+def translations(documents: int, seed: int, taxonomy: Path | None = None) -> dict[str, list[Freelancer]]:
+    """Language -> the same `documents` freelancers, written in it.
+
+    Raises:
+        TaxonomyError: if the taxonomy cannot be used.
+    """
+    world = Recipe(SampleSettings(freelancers=documents, projects=1, taxonomy=taxonomy), seed).world
+    people = [world.person(i) for i in range(documents)]
+    return {
+        language: [
+            Freelancer.model_validate(freelancer_row(world, replace(person, language=language))) for person in people
+        ]
+        for language in LANGUAGES
+    }
+
+
+def align(
+    model_dir: Path, documents: int, seed: int, taxonomy: Path | None = None, device: str = "auto"
+) -> AlignmentReport:
+    """Alignment of a model, beside that of its towers before training.
+
+    Args:
+        model_dir: of the model.
+        documents: freelancers, each written in every language.
+        seed: that makes them; another one than the training data's, or the model has seen them.
+        taxonomy: directory of another taxonomy in Parquet; None: the built-in one.
+        device: where to run.
+
+    Raises:
+        ModelError: if the directory is not a model.
+        ConfigError: if there are fewer than two documents.
+    """
+    if documents < 2:
+        raise ConfigError(f"alignment needs 2 documents or more, not {documents}: a single one is always first")
+    base = Backbone.load(BackboneSettings(**read_model_config(model_dir)["backbone"]), device)
+    trained = load_matcher(model_dir, backbone=base)
+    matchers = {BEFORE: Matcher.untrained(base, trained.towers.settings), AFTER: trained}
+    written = translations(documents, seed, taxonomy)
+    pairs = {
+        system: pair_alignments({language: matcher.encode_freelancers(people) for language, people in written.items()})
+        for system, matcher in matchers.items()
+    }
+    return AlignmentReport(documents, seed, taxonomy.name if taxonomy else "built-in taxonomy", pairs)
+
+
+def pair_alignments(vectors: Mapping[str, Vectors]) -> dict[str, PairAlignment]:
+    """Pair such as "en-fr" -> where the French translations of English documents stand.
+
+    Args:
+        vectors: language -> (N, D); row i of all of them is one document.
+    """
+    result = {}
+    for one, other in permutations(vectors, 2):
+        ranks = translation_ranks(vectors[one], vectors[other])
+        result[f"{one}-{other}"] = PairAlignment(round(float(ranks.mean()), 3), round(float((ranks == 1).mean()), 4))
+    return result
+
+
+def translation_ranks(queries: Vectors, corpus: Vectors) -> NDArray[np.int64]:
+    """(N,) rank of row i of `corpus` for row i of `queries`; ties count against it.
+
+    Example:
+        >>> translation_ranks(np.eye(2, dtype=np.float32), np.array([[1, 0], [1, 0]], dtype=np.float32))
+        array([2, 2])
+    """
+    scores = queries @ corpus.T
+    own = np.diag(scores)[:, None]
+    ranks: NDArray[np.int64] = (scores >= own).sum(axis=1)
+    return ranks
