@@ -66,6 +66,25 @@ class RowSample:
             self.rows[place] = kept
 
 
+@dataclass(frozen=True)
+class Built:
+    """An index that stands, and what is known of it.
+
+    Attributes:
+        sample: of its filter columns.
+        verdict: of the gate.
+        index: type, metric and parameters of the vector index.
+        backend: version of Milvus.
+        seconds: that filling, indexing and judging took.
+    """
+
+    sample: RowSample
+    verdict: Verdict
+    index: dict[str, Any]
+    backend: str
+    seconds: float
+
+
 @dataclass
 class Build:
     """One build in progress.
@@ -93,6 +112,20 @@ class Build:
         """A connection to where the index is built."""
         lite = self.store.directory(self.name) / DATABASE if self.config.milvus.uri is None else None
         return Backend(self.config.milvus, lite, f"{purpose} release {self.name}")
+
+    def run(self, layout: Layout, golden: Sequence[GoldenQuery]) -> Built:
+        """Fill the index, wait for it, and judge it."""
+        started = time.perf_counter()
+        with self.open("building") as backend:
+            sample, draw = self.fill(backend, layout)
+            self.finish(backend)
+        # Closing waits for the index builds of Milvus Lite; the gate then sees what a fresh process will see.
+        with self.open("validating") as backend:
+            backend.load(self.collection)
+            exact, needed = self.exact(draw), self.config.milvus.gate_recall
+            verdict = judge(backend, self.collection, len(self.source), exact, golden, needed)
+            index, version = backend.index_settings(len(self.source)), backend.capabilities.version
+        return Built(sample, verdict, index, version, round(time.perf_counter() - started, 1))
 
     def fill(self, backend: Backend, layout: Layout) -> tuple[RowSample, QueryDraw]:
         """Create the collection with its index, and insert everybody."""
@@ -202,17 +235,9 @@ def _build(
         raise ReleaseError(f"dataset {dataset.root} has no freelancer to index")
     build = Build(config, store, name, source, progress)
     layout = Layout(dim, frequent_languages(source.languages), config.milvus.bm25)
-    started = time.perf_counter()
-    with build.open("building") as backend:
-        sample, draw = build.fill(backend, layout)
-        build.finish(backend)
-    # Closing waits for the index builds of Milvus Lite; the gate then sees what a fresh process will see.
-    with build.open("validating") as backend:
-        backend.load(build.collection)
-        verdict = judge(backend, build.collection, len(source), build.exact(draw), golden, config.milvus.gate_recall)
-        index, version = backend.index_settings(len(source)), backend.capabilities.version
-    _refuse(name, verdict)
-    write_sample(store.sample_file(name), sample.rows)
+    built = build.run(layout, golden)
+    _refuse(name, built.verdict)
+    write_sample(store.sample_file(name), built.sample.rows)
     release = Release(
         name=name,
         fingerprint=fingerprint,
@@ -224,9 +249,9 @@ def _build(
         uri=config.milvus.uri,
         collection=build.collection,
         languages=layout.languages,
-        index=index,
-        backend=version,
-        validation={**verdict.measured, "seconds": round(time.perf_counter() - started, 1)},
+        index=built.index,
+        backend=built.backend,
+        validation={**built.verdict.measured, "seconds": built.seconds},
         journal_seq=max((entry.seq for entry in changes), default=0),
         bm25=layout.bm25,
     )
