@@ -30,6 +30,7 @@ from skillmatch_ray.index.plan import SearchPlan
 from skillmatch_ray.index.release import ReleaseStore
 from skillmatch_ray.index.releases import activate, build_release, directory_bytes, remove
 from skillmatch_ray.index.retriever import Retriever
+from skillmatch_ray.model.matcher import FORMAT_VERSION
 from skillmatch_ray.pipeline.vectors import open_vectors, stored_keys, write_manifest, write_part
 from skillmatch_ray.workspace import Workspace, versions
 
@@ -231,7 +232,7 @@ def _build(
     rows, dim = population.vectors.shape
     fingerprint = hash_json(["benchmark", rows, dim, config.seed])
     model_dir, vectors_dir = workspace.models / "benchmark", workspace.vectors(fingerprint)
-    write_json(model_dir / "config.json", {"format": 1, "fingerprint": fingerprint, "dim": dim})
+    write_json(model_dir / "config.json", {"format": FORMAT_VERSION, "fingerprint": fingerprint, "dim": dim})
     workspace.dataset.mkdir()
     with (workspace.dataset / "freelancers.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row.model_dump(mode="json")) + "\n" for row in population.people)

@@ -16,6 +16,7 @@ from skillmatch_ray.documents import Freelancer
 from skillmatch_ray.files import write_json
 from skillmatch_ray.index.filters import Filters, passes
 from skillmatch_ray.index.releases import Release, activate, build_release
+from skillmatch_ray.model.matcher import FORMAT_VERSION
 from skillmatch_ray.pipeline.vectors import open_vectors, stored_keys, write_manifest, write_part
 from skillmatch_ray.workspace import Workspace
 
@@ -101,7 +102,7 @@ def write_vectors(
 
 def write_model(root: Path, fingerprint: str = FINGERPRINT, dim: int = DIM) -> Path:
     """The part of a model directory that an index reads."""
-    write_json(root / "config.json", {"format": 1, "fingerprint": fingerprint, "dim": dim})
+    write_json(root / "config.json", {"format": FORMAT_VERSION, "fingerprint": fingerprint, "dim": dim})
     return root
 
 

@@ -60,8 +60,8 @@ def test_paging_goes_on_until_enough_pass(read_only: tuple[World, Retriever], mo
     world, retriever = read_only
     asked = Filters(latitude=10, longitude=10, radius_km=15_000)
     monkeypatch.setattr(retriever_module, "_PAGE_GROWTH", 1)
-    monkeypatch.setattr("skillmatch_ray.index.plan.first_limit", lambda *_: 3)
-    for wanted in (20, 10_000):
+    for wanted, page in ((20, 3), (10_000, 100)):
+        monkeypatch.setattr("skillmatch_ray.index.plan.first_limit", lambda *_, page=page: page)
         found = retriever.search(QUERIES[0], asked, wanted, fingerprint=FINGERPRINT, plan=True)
         assert found.plan is not None
         assert found.plan.pages > 5
