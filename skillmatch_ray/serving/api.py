@@ -50,7 +50,7 @@ def build_api(flow: MatchFlow, *, keys: ApiKeys | None = None, operator: bool = 
     api = FastAPI(title="skillmatch", version="1", docs_url=None, redoc_url=None)
     add_error_handlers(api)
     _add_health(api, flow)
-    checks = [Depends(_require_key(keys or ApiKeys())), Depends(require_json)]
+    checks = [Depends(_require_key(keys or ApiKeys())), Depends(require_json), Depends(refuse_unknown_query)]
     router = APIRouter(prefix="/v1", dependencies=checks, responses=documented(*EVERYWHERE))
     _add_matching(router, flow)
     _add_freelancers(router, flow)
@@ -172,3 +172,16 @@ async def require_json(request: Request) -> None:
     has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
     if request.method in ("POST", "PUT") and has_body and kind != "application/json":
         raise HTTPException(415, f"send Content-Type: application/json, not {kind[:50] or 'none'!r}")
+
+
+async def refuse_unknown_query(request: Request) -> None:
+    """Refuse query parameters that the endpoint does not have, as unknown fields of a body are.
+
+    Raises:
+        HTTPException: 422.
+    """
+    known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
+    for name in request.query_params:
+        if name not in known:
+            choice = ", ".join(sorted(known)) or "none"
+            raise HTTPException(422, f"{name[:50]}: there is no such query parameter; known: {choice}")

@@ -210,6 +210,14 @@ def test_similar_freelancers_do_not_include_the_one(call):
     assert who not in ids(found)
 
 
+def test_unknown_query_parameters_are_refused_like_unknown_fields(call):
+    answer = call("GET", "/v1/freelancers/nobody/similar", params={"topk": 7})
+    assert answer.status_code == 422
+    assert "topk" in answer.json()["detail"]
+    assert "top_k" in answer.json()["detail"]
+    assert call("POST", "/v1/match", params={"explain": "1"}, json={"project": BRIEF}).status_code == 422
+
+
 def test_a_profile_is_found_at_once_and_gone_after_its_deletion(call):
     # The same words as the brief, so that the tiny untuned encoder puts it near; the filter makes it the only one.
     profile = {"headline": "React developer", "skills": ["React"], "country": "IS", "language": "is"}

@@ -66,6 +66,9 @@ def test_an_empty_result_says_what_to_do(page):
     page.wait_for_function("document.getElementById('summary').textContent.includes('Nobody passes')")
     assert page.locator(".card").count() == 0
     assert page.is_hidden("#error")
+    page.click("#list button")
+    page.wait_for_selector(".card")
+    assert page.input_value("#countries") == ""
 
 
 def test_an_error_is_shown_with_its_field(page):

@@ -187,8 +187,21 @@ function found(answer) {
   return answer.exhausted ? `${who}: all who pass the filters` : who;
 }
 
+function wayOut() {
+  const item = element("li");
+  const again = element("button", "plain", "Clear the filters and search again");
+  again.type = "button";
+  again.addEventListener("click", () => {
+    clearFilters();
+    $("brief").requestSubmit();
+  });
+  item.append(again);
+  return item;
+}
+
 function showMatch({ answer, brief, wanted, milliseconds }) {
-  const cards = answer.candidates.map((candidate, at) => card(candidate, at, brief, wanted));
+  const people = answer.candidates.map((candidate, at) => card(candidate, at, brief, wanted));
+  const cards = people.length ? people : [wayOut()];
   show({ summary: found(answer), cards, time: timing(answer.milliseconds, milliseconds) });
 }
 
