@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import socket
+
 import numpy as np
 import pytest
+from quickstart_helpers import skillmatch
 
 from skillmatch_ray.benchmarks.serve import Level, ServeBenchmark, brief_lengths, conclude, parse_wrk
 
@@ -33,3 +37,24 @@ def test_briefs_have_250_tokens_on_average_and_600_at_the_95th_percentile():
     assert np.mean(lengths) == pytest.approx(250, rel=0.01)
     assert np.percentile(lengths, 95) == pytest.approx(600, rel=0.01)
     assert min(lengths) >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+def test_the_service_is_measured_from_end_to_end(tiny_workspace, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    report = tmp_path / "serve.json"
+    done = skillmatch(
+        "benchmark", "serve", "-w", tiny_workspace.root, "-c", tiny_workspace.config, "--seconds", 2, "--soak", 0.2,
+        "-s", f"serving.port={port}", "--report", report, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(report.read_text())
+    assert [level["clients"] for level in found["served"]] == [1, 8, 32, 128]
+    assert found["errors"] == 0
+    assert set(found["hop_ms"]) == {"encode", "search", "app", "http"}
+    assert set(found["soak"]["statuses"]) <= {"200", "503"}
+    assert found["soak"]["lost"] == 0
+    assert found["soak"]["memory"]["peak_mb"] > 100
