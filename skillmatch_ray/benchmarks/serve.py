@@ -44,6 +44,7 @@ TOP_K = 10
 HOP_REQUESTS = 40
 BEYOND_CAPACITY = 1.5
 SOAK_CLIENTS = 256
+_SETTLE_S = 5.0
 
 _SCRIPT = """
 local bodies = {}
@@ -174,8 +175,8 @@ def benchmark_serve(
     bodies = [_body(brief) for brief in briefs]
     with serving(config) as address:
         _wrk(address, bodies, COMPARED_CLIENTS, min(seconds, 5.0))  # warm-up
-        result.served = [_wrk(address, bodies, clients, seconds) for clients in levels]
         result.hop_ms = _hops(address, bodies)
+        result.served = [_wrk(address, bodies, clients, seconds) for clients in levels]
         if soak_minutes:
             capacity = max(level.per_s for level in result.served)
             result.soak = _soak(address, bodies, soak_minutes, BEYOND_CAPACITY * capacity)
@@ -302,6 +303,7 @@ def parse_wrk(output: str, clients: int) -> Level:
 def _hops(address: str, bodies: Sequence[str]) -> dict[str, float]:
     """Median milliseconds by hop."""
     seen: dict[str, list[float]] = {}
+    time.sleep(_SETTLE_S)  # what the clients of the warm-up left under way ends first
     for body in bodies[:HOP_REQUESTS]:
         request = urllib.request.Request(  # noqa: S310
             f"{address}/v1/match", body.encode(), {"Content-Type": "application/json"}

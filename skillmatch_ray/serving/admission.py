@@ -111,7 +111,8 @@ class Admission:
             await answer.problem(503, "Busy", f"{self.active} requests are under way: try again", retry_after_s=wait_s)
             return
         self.active += 1
-        among, started = self.active, time.perf_counter()
+        # So many end together, at least: the first of a batch waits for all of it.
+        among, started = max(self.active, self.always), time.perf_counter()
         try:
             await self._within_limits(scope, receive, answer)
         finally:
