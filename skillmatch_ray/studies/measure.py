@@ -5,20 +5,21 @@ Shapes: Q projects, N freelancers, D dimensions.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from skillmatch_ray.backbone.encoder import Backbone
 from skillmatch_ray.backbone.store import TokenStateStore
-from skillmatch_ray.config import BackboneSettings, Config, ModelSettings
+from skillmatch_ray.config import BackboneSettings, Config, ModelSettings, changed
 from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.documents import Document, DocumentKind
 from skillmatch_ray.errors import ModelError
@@ -27,12 +28,11 @@ from skillmatch_ray.evaluation.ranking import QueryRanks, dense_scorer, rank_jud
 from skillmatch_ray.evaluation.summary import query_values
 from skillmatch_ray.evaluation.truth import RELEVANT_GRADE
 from skillmatch_ray.model.batch import EncodedDocument
-from skillmatch_ray.model.matcher import Towers, Vectors, load_towers, section_prefix
+from skillmatch_ray.model.matcher import Vectors, load_towers, section_prefix
 from skillmatch_ray.studies.material import Material, read_material
 from skillmatch_ray.studies.study import METRICS, Places, Run, Study, Variant
 from skillmatch_ray.training.setup import build_loop, build_model, open_store
-from skillmatch_ray.training.source import from_store
-from skillmatch_ray.training.start import set_start
+from skillmatch_ray.training.source import StateSource, from_store
 
 BLOCK_DOCUMENTS = 256
 """Documents whose token states are held at once."""
@@ -107,7 +107,7 @@ def train_and_rank(study: Study, variant: Variant, config: Config, seed: int, pl
 
 
 def ranked(variant: Variant, config: Config, seed: int, places: Places, top: int = 0) -> Ranked:
-    """Get the variant's towers, and rank everybody for every judged project.
+    """Get the variant's encoder, and rank everybody for every judged project.
 
     Raises:
         ModelError: if a model is needed and there is none.
@@ -115,34 +115,62 @@ def ranked(variant: Variant, config: Config, seed: int, places: Places, top: int
     """
     started = time.perf_counter()
     material = material_of(variant, config, seed, places)
-    towers, states, figures = towers_of(variant, config, material, places)
-    if (
-        variant.towers == "model"
-        and material.freelancers is _read(places.dataset, config.model_dump_json()).freelancers
-    ):
+    encoder = encoder_of(variant, config, material, places)
+    as_it_is = material.freelancers is _read(places.dataset, _reading(config)).freelancers
+    if variant.towers == "model" and as_it_is:
         pool = _pool_of_model(places, config.model_dump_json())
     else:
-        pool = encode(towers, states, "freelancer", material.freelancers)
-    ranks = rank(encode(towers, states, "project", material.projects), pool, material, top)
-    return Ranked(material, ranks, figures, time.perf_counter() - started)
+        pool = encoder("freelancer", material.freelancers)
+    ranks = rank(encoder("project", material.projects), pool, material, top)
+    return Ranked(material, ranks, encoder.figures, time.perf_counter() - started)
 
 
 def material_of(variant: Variant, config: Config, seed: int, places: Places) -> Material:
     """What the variant reads."""
-    material = _read(places.dataset, config.model_dump_json())
+    material = _read(places.dataset, _reading(config))
     return variant.change(material, seed) if variant.change else material
 
 
+def _reading(config: Config) -> str:
+    """The settings that decide what is read, as JSON."""
+    return json.dumps({"training": {"validation_share": config.training.validation_share}})
+
+
 @lru_cache(maxsize=2)
-def _read(dataset: Path, config: str) -> Material:
+def _read(dataset: Path, reading: str) -> Material:
     """A worker does many runs on one dataset."""
-    return read_material(Dataset(dataset), Config.model_validate_json(config))
+    return read_material(Dataset(dataset), changed(Config(), json.loads(reading)))
 
 
-def towers_of(
-    variant: Variant, config: Config, material: Material, places: Places
-) -> tuple[Towers, States, dict[str, float]]:
-    """Towers in evaluation mode, what they read, and figures of their training.
+class Vectoriser(Protocol):
+    """What turns encoded documents into vectors: towers, or a training model with its own backbone."""
+
+    def encode(self, kind: DocumentKind, documents: Sequence[EncodedDocument]) -> Vectors:
+        """(B, D) float32 vectors."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Documents to vectors.
+
+    Attributes:
+        towers: the second half.
+        source: the first half.
+        figures: of training.
+    """
+
+    towers: Vectoriser
+    source: StateSource
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def __call__(self, kind: DocumentKind, documents: Sequence[Document]) -> Vectors:
+        """(n, D) vectors of documents, block by block."""
+        blocks = [documents[i : i + BLOCK_DOCUMENTS] for i in range(0, len(documents), BLOCK_DOCUMENTS)]
+        return np.concatenate([self.towers.encode(kind, self.source(block)) for block in blocks])
+
+
+def encoder_of(variant: Variant, config: Config, material: Material, places: Places) -> Encoder:
+    """The variant's encoder, trained where it says so.
 
     Raises:
         ModelError: if a model is needed and there is none.
@@ -153,28 +181,25 @@ def towers_of(
         if places.model is None:
             raise ModelError(f"variant {variant.name!r} looks at a finished model, and none was given")
         towers = load_towers(places.model, store.fingerprint)
-        return towers.eval(), States(store, config.backbone, towers.settings), {}
+        return Encoder(towers.eval(), States(store, config.backbone, towers.settings))
     states = States(store, config.backbone, config.model)
     model = build_model(config, store.dim)
     if variant.towers == "untrained":
-        return model.towers.eval(), states, {}
+        return Encoder(model.towers.eval(), states)
     device = torch.device("cuda" if config.training.use_gpu else "cpu")
-    if config.training.aligned_start:
-        set_start(model, material.history, states)
     loop = build_loop(config, material.history, model.to(device), states, device)
     losses: list[float] = []
     loop.run(config.training.steps, lambda report: losses.append(report.loss))
     figures = {"first_loss": float(np.mean(losses[:5])), "last_loss": float(np.mean(losses[-5:]))}
-    return loop.core.towers.cpu().eval(), states, figures
+    return Encoder(loop.core.towers.cpu().eval(), states, figures)
 
 
 @lru_cache(maxsize=1)
 def _pool_of_model(places: Places, config: str) -> Vectors:
     """(N, D) vectors of the pool as it is: a worker looks at many changes of projects with one model."""
     settings, variant = Config.model_validate_json(config), Variant("pool", "pool", towers="model")
-    material = _read(places.dataset, config)
-    towers, states, _ = towers_of(variant, settings, material, places)
-    return encode(towers, states, "freelancer", material.freelancers)
+    material = material_of(variant, settings, 0, places)
+    return encoder_of(variant, settings, material, places)("freelancer", material.freelancers)
 
 
 def rank(projects: Vectors, pool: Vectors, material: Material, top: int = 0) -> list[QueryRanks]:
@@ -182,12 +207,6 @@ def rank(projects: Vectors, pool: Vectors, material: Material, top: int = 0) -> 
     languages = [freelancer.language or "?" for freelancer in material.freelancers]
     groups = np.unique(languages, return_inverse=True)[1]
     return rank_judged(dense_scorer(projects, pool), material.judged, groups, top)
-
-
-def encode(towers: Towers, states: States, kind: DocumentKind, documents: Sequence[Document]) -> Vectors:
-    """(n, D) vectors of documents, block by block."""
-    blocks = [documents[i : i + BLOCK_DOCUMENTS] for i in range(0, len(documents), BLOCK_DOCUMENTS)]
-    return np.concatenate([towers.encode(kind, states(block)) for block in blocks])
 
 
 def values_of(material: Material, ranks: Sequence[QueryRanks]) -> dict[str, list[float | None]]:

@@ -141,8 +141,8 @@ def _provenance(outcome: Outcome) -> dict[str, str]:
     return {
         "dataset": f"{dataset.root.name}, {hash_files([p for kind in TABLES for p in dataset.parts(kind)])[:12]}",
         "judged projects": str(projects),
-        "training": f"{training.steps} steps of {training.projects_per_step} projects, head of "
-        f"{outcome.config.model.layers} layers, unless the variant says otherwise",
+        "training": f"{training.steps} steps of {training.projects_per_step} projects, "
+        f"{_head(outcome.config.model.layers)}, unless a variant says otherwise",
         "seeds": f"{outcome.config.seed} to {outcome.config.seed + outcome.seeds - 1}",
         "effort": f"{len(outcome.runs)} runs, {seconds:.0f} s of work in all; {outcome.fresh} of them in this call, in "
         f"{outcome.seconds:.0f} s",
@@ -150,6 +150,10 @@ def _provenance(outcome: Outcome) -> dict[str, str]:
         "configuration": f"{hash_json(settings)[:12]}{' (--full)' if outcome.full else ''}",
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
     }
+
+
+def _head(layers: int) -> str:
+    return f"{layers} transformer layers" if layers else "no transformer layer (the rest of the head only)"
 
 
 def machine() -> str:

@@ -31,5 +31,5 @@ STUDY = Study(
         Contrast("double", "inverse"),
         Contrast("both", "learned"),
     ),
-    notes=("Every variant trains the same one-layer head, which may make up for a poor pooling in part.",),
+    notes=("By default no transformer block stands before the pooling; one could make up for a poor pooling in part.",),
 )
