@@ -128,9 +128,9 @@ def _verdict(first: str, second: str, metric: str, low: float, high: float) -> s
 
 def _reservations(found: Difference) -> list[str]:
     low, high = found.interval
-    shown = low > 0 or high < 0
-    if found.seeds == 1:
-        return ["One run each: the interval covers the choice of projects, not the luck of training."] if shown else []
-    if shown and found.agreeing < found.seeds:
+    apart, alike = low > 0 or high < 0, low > -MARGIN and high < MARGIN
+    if found.seeds == 1 and (apart or alike):
+        return ["One run each: the interval covers the choice of projects, not the luck of training."]
+    if apart and found.agreeing < found.seeds:
         return [f"Only {found.agreeing} of {found.seeds} seeds agree with the sign."]
     return []

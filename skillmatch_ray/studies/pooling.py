@@ -19,9 +19,9 @@ STUDY = Study(
         Variant("half", "1 / length ** 0.5", {"model": {"alpha": 0.5, **_FIXED}}),
         Variant("inverse", "1 / length", {"model": {"alpha": 1.0, **_FIXED}}, headline=True),
         Variant("double", "1 / length ** 2", {"model": {"alpha": 2.0, **_FIXED}}),
-        Variant("learned", "1 / length, learned section weights", {"model": {"alpha": 1.0}}, headline=True),
+        Variant("learned", "learned section weights over 1 / length", {"model": {"alpha": 1.0}}, headline=True),
         Variant("attention", "attention alone", _ATTENTION, headline=True),
-        Variant("both", "1 / length, learned section weights and attention", {"model": {"pooling": "attention"}}),
+        Variant("both", "learned section weights with attention", {"model": {"pooling": "attention"}}),
     ),
     contrasts=(
         Contrast("inverse", "mean"),
@@ -31,5 +31,8 @@ STUDY = Study(
         Contrast("double", "inverse"),
         Contrast("both", "learned"),
     ),
-    notes=("By default no transformer block stands before the pooling; one could make up for a poor pooling in part.",),
+    notes=(
+        "By default no transformer block stands before the pooling; one could make up for a poor pooling in part.",
+        "Attention is one linear score of a token, which starts at zero and learns in the same few steps.",
+    ),
 )

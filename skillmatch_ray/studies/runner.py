@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from skillmatch_ray.config import Config, changed
+from skillmatch_ray.config import Config, changed, merged
 from skillmatch_ray.dataset import TABLES, Dataset
 from skillmatch_ray.files import hash_files, hash_json, owner_lock, read_json, write_json
+from skillmatch_ray.pipeline.session import ensure_ray, threads_for
 from skillmatch_ray.studies.measure import train_and_rank
 from skillmatch_ray.studies.study import FULL, SMALL, Places, Run, Study, Variant
 
@@ -56,7 +57,8 @@ class Job:
         """Do it and write the result."""
         import torch
 
-        torch.set_num_threads(self.config.training.threads_per_worker or 1)
+        every_core = threads_for(1, None) if self.study.alone else 1
+        torch.set_num_threads(self.config.training.threads_per_worker or every_core)
         measure = self.study.measure or train_and_rank
         run = measure(self.study, self.variant, self.config, self.seed, self.places)
         write_json(self.path, {"key": self.key, "run": asdict(run)})
@@ -65,8 +67,6 @@ class Job:
 
 def study_base(study: Study, *, full: bool) -> dict[str, Any]:
     """The settings that a study starts from, below those that the user gives."""
-    from skillmatch_ray.config import merged
-
     return merged(FULL if full else SMALL, study.base)
 
 
@@ -109,8 +109,6 @@ def run_jobs(jobs: Sequence[Job], progress: Advance = lambda *_: None) -> list[R
 
 def _run_with_ray(jobs: Sequence[Job], progress: Advance) -> dict[int, Run]:
     import ray
-
-    from skillmatch_ray.pipeline.session import ensure_ray
 
     cpus = ensure_ray(jobs[0].config.ray)
     execute = ray.remote(_execute)

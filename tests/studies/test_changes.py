@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from skillmatch_ray.config import changed
 from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.documents import SECTION_TYPES
 from skillmatch_ray.errors import DatasetError
 from skillmatch_ray.evaluation.truth import RELEVANT_GRADE
+from skillmatch_ray.studies.backbone import FewDocuments, spread
 from skillmatch_ray.studies.cold_start import LEFT_OUT, LeaveOut, left_out_categories
 from skillmatch_ray.studies.contrasts import compare_groups
 from skillmatch_ray.studies.label_noise import FlipOutcomes
@@ -97,8 +99,6 @@ def test_variants_without_a_section_read_the_others_in_their_order():
 
 def test_a_new_section_is_computed_once_and_read_by_the_towers(tiny_places, tiny_config):
     variant = SECTIONS.by_name["new-category"]
-    from skillmatch_ray.config import changed
-
     config = changed(tiny_config, variant.overrides)
     with_category = train_and_rank(SECTIONS, variant, config, 0, tiny_places)
     parts = sorted(tiny_places.store.iterdir())
@@ -106,6 +106,26 @@ def test_a_new_section_is_computed_once_and_read_by_the_towers(tiny_places, tiny
     assert sorted(tiny_places.store.iterdir()) == parts
     without = train_and_rank(SECTIONS, replace(variant, change=None), config, 0, tiny_places)
     assert without.values != with_category.values
+
+
+def test_a_smaller_dataset_keeps_grades_and_everybody_judged(tiny_material):
+    few = FewDocuments(training=10, judged=4, pool=30)(tiny_material, 0)
+    assert (len(few.projects), len(few.history.split.train)) == (4, 10)
+    place = {project.id: q for q, project in enumerate(tiny_material.projects)}
+    for project, one in zip(few.projects, few.judged, strict=True):
+        before = tiny_material.judged[place[project.id]]
+        ids = [few.freelancers[p].id for p in one.places]
+        assert ids == [tiny_material.freelancers[p].id for p in before.places]
+        assert (one.grades == before.grades).all()
+    assert len(few.freelancers) == max(30, len({p for one in few.judged for p in one.places}))
+    assert few.history.split.train < tiny_material.history.split.train
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(1, [0]), (2, [0, 9]), (4, [0, 3, 6, 9]), (10, list(range(10))), (99, list(range(10)))]
+)
+def test_items_at_even_distances(count, expected):
+    assert spread(range(10), count) == expected
 
 
 def test_pools_grow_at_their_end_and_all_who_suit_are_judged(tiny_material):

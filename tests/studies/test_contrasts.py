@@ -45,6 +45,7 @@ def test_a_sentence_names_its_figures():
 
 def test_one_seed_is_said_to_be_one_where_something_is_claimed():
     assert "not the luck of training" in conclude("A", "B", "MAP", found(0.02, 0.06, seeds=1, agreeing=1))
+    assert "not the luck of training" in conclude("A", "B", "MAP", found(-0.001, 0.002, seeds=1, agreeing=1))
     assert "luck" not in conclude("A", "B", "MAP", found(-0.02, 0.06, seeds=1, agreeing=1))
     assert "luck" not in conclude("A", "B", "MAP", found(0.02, 0.06))
 
