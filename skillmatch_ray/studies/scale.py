@@ -26,7 +26,7 @@ from skillmatch_ray.studies.material import Material
 from skillmatch_ray.studies.measure import train_and_rank
 from skillmatch_ray.studies.study import Contrast, Places, Run, Study, Variant, table
 
-POOLS: Final = (1000, 1350, 1800, 2400, 3200)
+POOLS: Final = (1000, 1400, 2000, 2800)
 """Real documents, each pool the beginning of the next; the greatest decides the world that they are taken from."""
 SEARCHED: Final = (1_000, 3_200, 10_000, 32_000, 100_000, 320_000, 1_000_000)
 INDEXED: Final = (1_000, 3_200, 10_000, 32_000)
