@@ -115,9 +115,9 @@ def conclude(first: str, second: str, metric: str, found: Difference) -> str:
 
 def _verdict(first: str, second: str, metric: str, low: float, high: float) -> str:
     if low > 0 or high < 0:
-        word, least = ("higher", low) if low > 0 else ("lower", -high)
+        word, least, most = ("higher", low, high) if low > 0 else ("lower", -high, -low)
         small = f", perhaps by as little as {least:.3f}" if least < MARGIN else ""
-        return f"{first}: {word} {metric} than {second}{small}"
+        return f"{first}: {word} {metric} than {second}{small if most >= MARGIN else f', by less than {MARGIN}'}"
     if low > -MARGIN and high < MARGIN:
         return f"{first} and {second}: no difference in {metric} of {MARGIN} or more"
     return (

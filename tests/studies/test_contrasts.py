@@ -26,6 +26,8 @@ def found(low, high, seeds=3, agreeing=3):
     [
         (0.02, 0.06, "A: higher MAP than B ("),
         (0.004, 0.06, "A: higher MAP than B, perhaps by as little as 0.004 ("),
+        (0.002, 0.006, "A: higher MAP than B, by less than 0.01 ("),
+        (-0.006, -0.002, "A: lower MAP than B, by less than 0.01 ("),
         (-0.06, -0.02, "A: lower MAP than B ("),
         (-0.06, -0.004, "A: lower MAP than B, perhaps by as little as 0.004 ("),
         (-0.004, 0.006, "A and B: no difference in MAP of 0.01 or more ("),
