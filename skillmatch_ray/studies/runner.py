@@ -17,6 +17,8 @@ from skillmatch_ray.studies.study import FULL, SMALL, Places, Run, Study, Varian
 
 Advance = Callable[[float, float, str], None]
 
+FORMAT = 1
+"""Of a result; raised where its fields or their meaning change, so that older results are run again."""
 CPUS_PER_RUN = 2
 """Logical CPUs of one run: a local Ray counts every core twice, so that runs fill the cores with one thread each."""
 
@@ -78,7 +80,7 @@ def plan(study: Study, config: Config, places: Places, seeds: int) -> list[Job]:
     for variant in study.variants:
         for seed in study.seeds_of(variant, config.seed, seeds):
             own = changed(config, {**variant.overrides, "seed": seed})
-            key = hash_json([study.name, variant.name, repr(variant.change), settings_of(own), data, model])
+            key = hash_json([FORMAT, study.name, variant.name, repr(variant.change), settings_of(own), data, model])
             jobs.append(Job(study, variant, seed, own, places, key))
     return jobs
 
