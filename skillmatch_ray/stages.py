@@ -11,6 +11,7 @@ from skillmatch_ray.console import console, progress_bar
 from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.errors import ReleaseError
 from skillmatch_ray.files import read_json, write_json
+from skillmatch_ray.split import SAMPLE_FILE
 from skillmatch_ray.workspace import Workspace, provenance
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ def conduct_study(
     Args:
         config: resolved from the study's base.
         study: what is asked.
-        dataset_dir: None takes the workspace's sample, which is made where it is missing.
+        dataset_dir: None takes the workspace's sample as it is; where it is missing it is made.
         out: None takes a directory in the workspace.
         seeds: of headline variants; None takes the default.
         full: whether the base is that of `--full`.
@@ -228,7 +229,8 @@ def conduct_study(
     from skillmatch_ray.studies.study import HEADLINE_SEEDS, Places
 
     workspace = Workspace(config.workspace)
-    dataset = Dataset(dataset_dir) if dataset_dir else make_sample(config, workspace)
+    sample = Dataset(workspace.dataset) if (workspace.dataset / SAMPLE_FILE).is_file() else None
+    dataset = Dataset(dataset_dir) if dataset_dir else sample or make_sample(config, workspace)
     model = model_of(config).resolve() if study.needs_model else None
     cache_states(config, dataset)
     out = (out or workspace.runs / "studies" / study.name).resolve()

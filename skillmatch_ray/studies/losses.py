@@ -34,7 +34,6 @@ STUDY = Study(
         Contrast("infonce-a-triplet", "infonce"),
         Contrast("infonce-dual", "infonce"),
     ),
-    base={"training": {"positives_per_project": 2, "negatives_per_project": 2}},
     notes=(
         "The formulas of A-triplet and dual A-triplet are a reconstruction of arXiv 2409.12097.",
         "Each loss runs with its default temperature or margin and the same learning rate; none was tuned.",

@@ -34,6 +34,6 @@ STUDY = Study(
         Contrast("light", "on"),
         Contrast("heavy", "on"),
     ),
-    base={"training": {"groups_per_step": 4, "negatives_per_project": 2}},
+    base={"training": {"groups_per_step": 4}},
     notes=("A batch holds projects of four job categories, so that three quarters of its unknown pairs are weak.",),
 )
