@@ -73,7 +73,12 @@ def ray_session() -> Iterator[None]:
     import ray
 
     ray.init(
-        num_cpus=4, include_dashboard=False, object_store_memory=300 * 2**20, log_to_driver=False, logging_level="ERROR"
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=300 * 2**20,
+        log_to_driver=False,
+        logging_level="ERROR",
     )
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield

@@ -31,8 +31,9 @@ from skillmatch_ray.model.batch import EncodedDocument
 from skillmatch_ray.model.matcher import Vectors, load_towers, section_prefix
 from skillmatch_ray.studies.material import Material, read_material
 from skillmatch_ray.studies.study import METRICS, Places, Run, Study, Variant
-from skillmatch_ray.training.setup import build_loop, build_model, open_store
+from skillmatch_ray.training.setup import build_loop, build_model, open_store, state_source
 from skillmatch_ray.training.source import StateSource, from_store
+from skillmatch_ray.training.start import set_start
 
 BLOCK_DOCUMENTS = 256
 """Documents whose token states are held at once."""
@@ -133,7 +134,8 @@ def material_of(variant: Variant, config: Config, seed: int, places: Places) -> 
 
 def _reading(config: Config) -> str:
     """The settings that decide what is read, as JSON."""
-    return json.dumps({"training": {"validation_share": config.training.validation_share}})
+    read = config.training.model_dump(mode="json", include={"validation_share", "mined_negatives"})
+    return json.dumps({"training": read})
 
 
 @lru_cache(maxsize=2)
@@ -182,16 +184,20 @@ def encoder_of(variant: Variant, config: Config, material: Material, places: Pla
             raise ModelError(f"variant {variant.name!r} looks at a finished model, and none was given")
         towers = load_towers(places.model, store.fingerprint)
         return Encoder(towers.eval(), States(store, config.backbone, towers.settings))
-    states = States(store, config.backbone, config.model)
+    device = torch.device("cuda" if config.training.use_gpu else "cpu")
+    source: StateSource = States(store, config.backbone, config.model)
+    if config.training.live:
+        source, _ = state_source(config, places.store, str(device))
     model = build_model(config, store.dim)
     if variant.towers == "untrained":
-        return Encoder(model.towers.eval(), states)
-    device = torch.device("cuda" if config.training.use_gpu else "cpu")
-    loop = build_loop(config, material.history, model.to(device), states, device)
+        return Encoder(model.eval(), source)
+    loop = build_loop(config, material.history, model.to(device), source, device)
+    if config.training.aligned_start:
+        set_start(model, material.history, source)
     losses: list[float] = []
     loop.run(config.training.steps, lambda report: losses.append(report.loss))
     figures = {"first_loss": float(np.mean(losses[:5])), "last_loss": float(np.mean(losses[-5:]))}
-    return Encoder(loop.core.towers.cpu().eval(), states, figures)
+    return Encoder(loop.core.cpu().eval(), source, figures)
 
 
 @lru_cache(maxsize=1)

@@ -7,10 +7,20 @@ from collections.abc import Mapping
 from typing import Final
 
 from skillmatch_ray.errors import ConfigError
-from skillmatch_ray.studies import cold_start, label_noise, losses, noise, pooling, scale, sections, weak_negatives
+from skillmatch_ray.studies import (
+    backbone,
+    cold_start,
+    label_noise,
+    losses,
+    noise,
+    pooling,
+    scale,
+    sections,
+    weak_negatives,
+)
 from skillmatch_ray.studies.study import Study
 
-_MODULES: Final = (pooling, weak_negatives, losses, sections, noise, cold_start, scale, label_noise)
+_MODULES: Final = (pooling, weak_negatives, losses, sections, noise, cold_start, scale, label_noise, backbone)
 STUDIES: Final[Mapping[str, Study]] = {module.STUDY.name: module.STUDY for module in _MODULES}
 
 
