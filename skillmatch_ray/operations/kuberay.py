@@ -22,6 +22,7 @@ REPOSITORY: Final = "/home/ray/skillmatch"
 HEAD_MEMORY_GIB: Final = 8
 WORKER_MEMORY_GIB_PER_CPU: Final = 4
 GIBIBYTE: Final = 2**30
+EVERYWHERE: Final = "0.0.0.0"  # noqa: S104  # inside a pod
 
 Manifest = dict[str, Any]
 
@@ -126,7 +127,7 @@ def _head(node: dict[str, Any], placement: Placement) -> dict[str, Any]:
     container = _container("ray-head", 2, HEAD_MEMORY_GIB, 0, placement)
     container["ports"] = [{"name": name, "containerPort": port} for name, port in ports.items()]
     # The dashboard listens on every address of the pod, or the operator and `ray job submit` could not reach it.
-    parameters = {"dashboard-host": "0.0.0.0", "num-cpus": str(int(node["resources"].get("CPU", 0)))}  # noqa: S104
+    parameters = {"dashboard-host": EVERYWHERE, "num-cpus": str(int(node["resources"].get("CPU", 0)))}
     return {"rayStartParams": parameters, "template": _pod(container, placement, spot=False)}
 
 
@@ -203,9 +204,10 @@ def service(name: str, spec: dict[str, Any], serve: dict[str, Any]) -> Manifest:
     config = copy.deepcopy(serve)
     if not config.get("applications"):
         raise ConfigError("serve_config.yaml has no applications")
-    # The service of Kubernetes reaches pods from outside; API keys guard what loopback does not.
-    config.setdefault("http_options", {})["host"] = "0.0.0.0"  # noqa: S104
+    # Kubernetes reaches pods from outside. The service knows it by its own host: then it does not start without keys.
+    config.setdefault("http_options", {})["host"] = EVERYWHERE
     for application in config["applications"]:
         application["args"]["workspace"] = f"{SHARED}/workspace"
+        application["args"].setdefault("serving", {})["host"] = EVERYWHERE
     text = yaml.safe_dump(config, sort_keys=False)
     return _resource("RayService", f"{name}-service", {"serveConfigV2": text, "rayClusterConfig": spec})

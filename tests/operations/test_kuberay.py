@@ -99,9 +99,11 @@ def test_the_service_runs_the_applications_of_the_serve_file(rendered):
     ServeDeploySchema(**found)
     expected = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
     assert found["http_options"].pop("host") == "0.0.0.0"
+    assert found["applications"][0]["args"]["serving"]["host"] == "0.0.0.0", "or it would start without keys"
     expected["http_options"].pop("host")
     for application in (*found["applications"], *expected["applications"]):
         application["args"]["workspace"] = None
+        application["args"]["serving"].pop("host", None)
     assert found == expected
 
 
