@@ -120,6 +120,27 @@ def benchmark_serve(
     console().print_json(data=asdict(result), default=str)
 
 
+@benchmarks.command("train", epilog="Example: skillmatch benchmark train --documents 200 --report train.json")
+def benchmark_train(
+    *,
+    documents: Annotated[int | None, typer.Option(min=40, help="Freelancers, and projects, of the sample.")] = None,
+    steps: Annotated[int | None, typer.Option(min=2, help="Counted steps of each contestant.")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """Training: states cached or live, one worker or two, and sentence-transformers (extra `benchmark`)."""
+    from skillmatch_ray.benchmarks import train as bench
+
+    result = bench.benchmark_train(
+        settings(config, overrides),
+        documents=documents or bench.DEFAULT_DOCUMENTS,
+        steps=steps or bench.DEFAULT_STEPS,
+        report=report,
+    )
+    console().print_json(data=asdict(result), default=str)
+
+
 @app.command("study", rich_help_panel="Evidence", epilog="Example: skillmatch study pooling --workspace workspace")
 def study(
     name: Annotated[str | None, typer.Argument(help="Which; --list shows all.")] = None,

@@ -42,6 +42,7 @@ def _local(settings: RaySettings) -> dict[str, Any]:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION", "0")
     return {
+        "address": "local",  # or a cluster that somebody else started on this machine would be joined
         "num_cpus": settings.num_cpus or max(4, 2 * (psutil.cpu_count() or 1)),
         "include_dashboard": False,
         "object_store_memory": settings.object_store_mb * MEGABYTE,

@@ -152,6 +152,7 @@ class StepReport:
         tokens: of all documents of this worker's share.
         seconds: of the step.
         negatives_per_anchor: mean number of freelancers that a project was told apart from.
+        documents: of the whole batch, over all workers.
     """
 
     step: int
@@ -160,6 +161,7 @@ class StepReport:
     tokens: int
     seconds: float
     negatives_per_anchor: float
+    documents: int
 
 
 @dataclass
@@ -221,7 +223,8 @@ class Loop:
         self.step += 1
         tokens = sum(d.tokens for d in (*projects, *freelancers))
         negatives = float((relations.signs <= 0).sum() / max(1, len(relations.project_ids)))
-        return StepReport(self.step, loss.item(), rate, tokens, time.perf_counter() - started, negatives)
+        documents = len(relations.project_ids) + len(relations.freelancer_ids)
+        return StepReport(self.step, loss.item(), rate, tokens, time.perf_counter() - started, negatives, documents)
 
     def _own_documents(self, batch: RelationBatch) -> tuple[list[EncodedDocument], list[EncodedDocument]]:
         return self._own("project", batch.project_ids), self._own("freelancer", batch.freelancer_ids)
