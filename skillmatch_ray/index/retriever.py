@@ -319,7 +319,7 @@ class Retriever:
         self.refresh()
 
     def update(self, dataset: Dataset) -> UpdateReport:
-        """Bring the open index up to date with a dataset in place; online changes wait meanwhile.
+        """Bring the open index up to date with a dataset in place; online changes wait meanwhile, searches do not.
 
         Raises:
             LockedError: if another process builds an index.
@@ -334,21 +334,26 @@ class Retriever:
             self._rows = self._backend.count(self.release.collection)
             return report
 
-    def refresh(self) -> None:
-        """Apply what was journalled since, by whomever; costs one look at the file's size."""
-        position = self._store.journal.position()
-        if position == self._seen:
+    def refresh(self, *, wait: bool = True) -> None:
+        """Apply what was journalled since, by whomever; costs one look at the file's size.
+
+        Args:
+            wait: for another thread that writes; its own changes are not accepted before they are applied.
+        """
+        if self._store.journal.position() == self._seen or not self._writing.acquire(blocking=wait):
             return
-        with self._writing:
+        try:
             entries, read = self._store.journal.read(self._applied, self._seen)
             replay(self._backend, self.release, entries, self._encode)
             self._applied = max([self._applied, *(entry.seq for entry in entries)])
             self._seen = read
+        finally:
+            self._writing.release()
 
     def _refresh_or_stay(self) -> None:
         """Search what is there where a change cannot be applied, as on a full disk; its writer was told."""
         try:
-            self.refresh()
+            self.refresh(wait=False)
             self._behind = False
         except (MilvusError, OSError) as e:
             if not self._behind:

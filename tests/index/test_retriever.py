@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -140,3 +141,25 @@ def test_changes_journalled_by_others_are_applied(world: World) -> None:
         assert retriever.get("f000004") is not None
         ReleaseStore(world.workspace).journal.delete("f000004")
         assert retriever.get("f000004") is None
+
+
+def test_a_search_does_not_wait_for_a_long_update(read_only: tuple[World, Retriever]) -> None:
+    from skillmatch_ray.index.release import ReleaseStore
+
+    world, retriever = read_only
+    ReleaseStore(world.workspace).journal.delete("nobody")
+    held, go = threading.Event(), threading.Event()
+
+    def update() -> None:
+        with retriever._writing:
+            held.set()
+            go.wait(60)
+
+    writer = threading.Thread(target=update)
+    writer.start()
+    assert held.wait(60)
+    found = retriever.search(QUERIES[0], top_k=3, fingerprint=FINGERPRINT)
+    assert writer.is_alive()
+    go.set()
+    writer.join(60)
+    assert [c.freelancer_id for c in found.candidates] == [key for key, _ in world.exact(QUERIES[0], Filters(), 3)]

@@ -20,6 +20,7 @@ import httpx
 import psutil
 import pytest
 import yaml
+from quickstart_helpers import skillmatch
 from serving_helpers import replicas
 
 from skillmatch_ray.client import Service
@@ -170,6 +171,17 @@ def test_an_older_release_is_activated_through_the_service(service):
     for name in (older, active):
         assert client.activate(name) == name
         assert httpx.post(f"{address}/v1/match", json=BRIEF, timeout=60).json()["release"] == name
+
+
+def test_the_command_line_matches_through_the_service(service, served, tmp_path):
+    """Though the service holds the index."""
+    address, _ = service
+    found = skillmatch("match", "--text", "React developer", "--url", address, "--report", tmp_path / "found.json")
+    assert found.returncode == 0, found.stderr
+    report = json.loads((tmp_path / "found.json").read_text())
+    assert report["release"] == active_release(Workspace(served.workspace)).name
+    assert len(report["candidates"]) == 10
+    assert all(candidate["explanation"] for candidate in report["candidates"])
 
 
 def test_metrics_reach_prometheus(service):
