@@ -31,6 +31,8 @@ from skillmatch_ray.model.matcher import Towers, Vectors, load_matcher, read_mod
 Advance = Callable[[float, float, str], None]
 
 KEY_METRICS: Final = ("map", "ndcg@10", "recall@10", "recall@100", "mrr")
+SHOWN_PAIRS: Final = 8
+"""More pairs of languages than these are left to the JSON report and the page."""
 MAP_POINTS: Final = 1200
 """Freelancers whose vectors are kept for the embedding map."""
 
@@ -73,8 +75,9 @@ class EvaluationReport:
         return self.content
 
     def render(self) -> Group:
-        """Model, peers and floors side by side, and what the model does in each pair of languages."""
-        return Group(self._systems_table(), *([self._pairs_table()] if self.content[MODEL] else []))
+        """Model, peers and floors side by side; of few pairs of languages also what the model does in each."""
+        few = self.content[MODEL] and len(self.content["per_language_pair"]) <= SHOWN_PAIRS
+        return Group(self._systems_table(), *([self._pairs_table()] if few else []))
 
     def _pairs_table(self) -> Table:
         table = Table(title="model, pool cut to one language", title_justify="left")
