@@ -56,6 +56,11 @@ class Head:
             timeout=timeout, check=False,
         )  # fmt: skip
 
+    def log(self) -> str:
+        """The end of what it said, for messages."""
+        logs = [self.temporary / "start.log", *self.temporary.glob("session_2*/logs/dashboard.log")]
+        return "".join(f"\n{log.name}: {log.read_text(errors='replace')[-1500:]}" for log in logs if log.is_file())
+
 
 def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as held:
