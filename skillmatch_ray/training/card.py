@@ -11,13 +11,16 @@ from skillmatch_ray.losses.weighted_sum import build_loss
 
 _CARD = """# skillmatch model {short}
 
-Two-tower matcher of projects and freelancers: frozen backbone `{backbone}`, {layers} head layers, vectors
+Two-tower matcher of projects and freelancers: backbone `{backbone}` ({learns}), {layers} head layers, vectors
 L2-normalised, score = dot product. Architecture after arXiv 2409.12097.
 
 - fingerprint: `{fingerprint}`
-- trained for {steps} steps, seed {seed}, last loss {loss:.4f}
-- best MAP on validation projects: {validation}
+- trained for {steps} steps, seed {seed}, last loss {loss:.4f}, {seconds:.0f} s
 - loss: {citations}
+
+## Validation
+
+{validation}
 
 ```python
 from skillmatch_ray.model.matcher import load_matcher
@@ -37,7 +40,6 @@ def model_card(config: Config, metrics: dict[str, Any]) -> str:
     """Markdown that tells what the model is, from what it was trained, and how to load it."""
     loss = build_loss(config.training.loss)
     citations = ", ".join(f"{name} ({loss.parts[name].citation})" for name in loss.weights)
-    validation = metrics["validation_map"]
     settings = config.model_dump(mode="json", include={"seed", "backbone", "model", "training"})
     return _CARD.format(
         short=metrics["fingerprint"][:12],
@@ -47,7 +49,25 @@ def model_card(config: Config, metrics: dict[str, Any]) -> str:
         steps=metrics["steps"],
         seed=config.seed,
         loss=metrics["loss"],
-        validation="none held" if validation is None else f"{validation:.4f}",
+        seconds=metrics["seconds"],
+        learns=_learns(config.training.trainable_backbone_layers),
+        validation=_validation(metrics["validation"], config.training.stop_metric),
         citations=citations,
         config=yaml.safe_dump(settings, sort_keys=False),
     )
+
+
+def _learns(layers: int | str) -> str:
+    if layers == "all":
+        return "every weight fine-tuned"
+    return f"last {layers} layers fine-tuned" if layers else "frozen"
+
+
+def _validation(figures: dict[str, float], chosen_by: str) -> str:
+    """A table of the best state's figures on projects that it was not trained on."""
+    if not figures:
+        return "No projects were kept for validation."
+    head = f"Projects kept from training; this state has the best `{chosen_by}`. later/: posted after the last training"
+    tail = "interaction; unseen_skills/: naming a skill that training never saw."
+    rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in figures.items())
+    return f"{head}\n{tail}\n\n| figure | value |\n|---|---|\n{rows}"
