@@ -21,21 +21,23 @@ QUERY = clustered(1, seed=3)[0]
 
 def test_a_server_that_went_is_told_in_bounded_time_and_found_again(tmp_path: Path) -> None:
     port = free_port()
-    settings = MilvusSettings(uri=f"http://127.0.0.1:{port}", timeout_s=TIMEOUT_S)
-    world = make_world(tmp_path / "w", random_rows(60), clustered(60), settings)
+    patient = MilvusSettings(uri=f"http://127.0.0.1:{port}", timeout_s=60)
+    world = make_world(tmp_path / "w", random_rows(60), clustered(60), patient)
     newcomer = Freelancer(freelancer_id="new", headline="n")
     with lite_server(tmp_path, port):
         world.release()
         retriever = Retriever(world.config)
         before = retriever.search(QUERY, fingerprint=FINGERPRINT)
+    retriever.backend.settings = patient.model_copy(update={"timeout_s": TIMEOUT_S})
     with pytest.raises(MilvusError, match=rf"127.0.0.1:{port}"):
         retriever.search(QUERY, fingerprint=FINGERPRINT)
     started = time.monotonic()
     with pytest.raises(MilvusError):
         retriever.search(QUERY, Filters(countries=("FR",)), fingerprint=FINGERPRINT)
-    assert time.monotonic() - started < 4 * TIMEOUT_S
+    assert time.monotonic() - started < 10 * TIMEOUT_S  # two attempts, and the journal's; a busy machine
     with pytest.raises(MilvusError):  # accepted by the journal all the same
         retriever.upsert(newcomer, QUERY, fingerprint=FINGERPRINT)
+    retriever.backend.settings = patient
     with lite_server(tmp_path, port):
         after = retriever.search(QUERY, fingerprint=FINGERPRINT)
         assert after.candidates[0].freelancer_id == "new"
