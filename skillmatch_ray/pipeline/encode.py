@@ -42,6 +42,7 @@ from skillmatch_ray.pipeline.vectors import (
     write_manifest,
     write_part,
 )
+from skillmatch_ray.validate import QUARANTINE_FILE, check_bad_share
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
 
 Advance = Callable[[float, float, str], None]
 
-QUARANTINE_FILE = "quarantine.jsonl"
 STAGES = ("read", "tokenize", "wait", "backbone", "head", "write")
 """Of an actor: read and tokenize run ahead in a thread of their own; wait is for them; the rest is in turn."""
 
@@ -360,20 +360,6 @@ def survey_freelancers(
     spool.flush()
     check_bad_share(survey.rows, config.dataset.max_bad_share)
     return survey, bad
-
-
-def check_bad_share(report: TableReport, most: float) -> None:
-    """Stop before anything is written where too many rows are bad.
-
-    Raises:
-        DatasetError: naming the share, the limit and the commonest reasons.
-    """
-    if report.rows and report.bad / report.rows > most:
-        reasons = ", ".join(f"{count} x {reason}" for reason, count in report.reasons.most_common(3))
-        raise DatasetError(
-            f"{report.bad} of {report.rows} rows of {report.name} are bad ({reasons}), more than dataset.max_bad_share "
-            f"= {most}: run `skillmatch validate` and mend them, or raise the limit"
-        )
 
 
 def _write_quarantine(path: Path, rows: list[BadRow]) -> None:

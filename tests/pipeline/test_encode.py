@@ -152,7 +152,7 @@ def test_too_many_bad_rows_stop_the_job_before_it_writes(
     rows = profiles(10)
     rows[0]["headline"] = rows[1]["headline"] = ""
     dataset = Dataset(write_freelancers(tmp_path / "data", rows))
-    with pytest.raises(DatasetError, match=r"2 of 10 rows of freelancers are bad .*max_bad_share = 0\.1"):
+    with pytest.raises(DatasetError, match=r"2 of 10 rows of table 'freelancers' are bad .*max_bad_share = 0\.1"):
         encode_freelancers(make_config(max_bad_share=0.1), dataset, model_dir, tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} <= {".lock"}
 
