@@ -4,8 +4,10 @@
     from skillmatch_ray.evaluation.workrb import SkillMatchModel
 
     tasks = [workrb.tasks.ProjectCandidateRanking(split="test", languages=["en", "fr"])]
-    workrb.evaluate(SkillMatchModel("workspace/models/head-..."), tasks, output_folder="results")
+    mode = workrb.types.LanguageAggregationMode.CROSSLINGUAL_GROUP_OUTPUT_LANGUAGES
+    workrb.evaluate(SkillMatchModel("workspace/models/head-..."), tasks, "results", language_aggregation_mode=mode)
 
+Without `mode` WorkRB leaves out all pairs of two languages, and the queries are English.
 WorkRB hands documents over as strings; they are parsed back into sections (`evaluation.flattened`).
 """
 
