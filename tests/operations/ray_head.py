@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,35 +57,24 @@ class Head:
             timeout=timeout, check=False,
         )  # fmt: skip
 
-    def log(self) -> str:
-        """The end of what it said, for messages."""
-        logs = [self.temporary / "start.log", *self.temporary.glob("session_2*/logs/dashboard.log")]
-        return "".join(f"\n{log.name}: {log.read_text(errors='replace')[-1500:]}" for log in logs if log.is_file())
-
 
 def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+    """Ports from below the range that systems deal out, or another program may have one before the head does."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(20_000, 32_000)  # Ray's workers have those from 10,002 to 19,999
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found += [port] if port not in found else []
+    return found
 
 
 @contextlib.contextmanager
-def ray_head(
-    num_cpus: int = 4, *, ports: Sequence[int] | None = None, directory: Path | None = None, **more: str
-) -> Iterator[Head]:
-    """A head that lives as long as the block.
-
-    Args:
-        num_cpus: logical ones.
-        ports: four; default: free ones.
-        directory: its temporary one, and that of the nodes which join it; default: one that goes with it.
-        more: environment.
-    """
+def ray_head(num_cpus: int = 4, *, ports: Sequence[int] | None = None) -> Iterator[Head]:
+    """A head that lives as long as the block; it takes four `ports`, by default free ones."""
     gcs, dashboard, agent, client = ports or free_ports(4)
-    with contextlib.nullcontext(directory) if directory else short_directory() as temporary:
-        environment = _environment(more)
+    with short_directory() as temporary:
+        environment = _environment()
         command = [
             "--head", f"--port={gcs}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
             f"--ray-client-server-port={client}", f"--num-cpus={num_cpus}", f"--temp-dir={temporary}",
@@ -93,16 +83,6 @@ def ray_head(
             address = f"http://127.0.0.1:{dashboard}"
             _wait_until_it_answers(process, address, temporary / "start.log")
             yield Head(address, f"127.0.0.1:{gcs}", {**environment, "RAY_API_SERVER_ADDRESS": address}, temporary)
-
-
-@contextlib.contextmanager
-def ray_worker(gcs: str, num_cpus: int, **more: str) -> Iterator[None]:
-    """A node of its own that joins the head at `gcs`."""
-    (agent,) = free_ports(1)
-    with short_directory() as temporary:
-        command = [f"--address={gcs}", f"--num-cpus={num_cpus}", f"--dashboard-agent-listen-port={agent}"]
-        with _started(command, _environment(more), temporary / "start.log"):
-            yield
 
 
 @contextlib.contextmanager
@@ -115,10 +95,10 @@ def short_directory() -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _environment(more: Mapping[str, str]) -> dict[str, str]:
+def _environment() -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     path = f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"
-    return {**inherited, "PATH": path, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", **more}
+    return {**inherited, "PATH": path, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 @contextlib.contextmanager
