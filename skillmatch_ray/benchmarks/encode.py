@@ -23,6 +23,7 @@ from rich.table import Table
 from skillmatch_ray.backbone.encoder import Backbone
 from skillmatch_ray.benchmarks.encode_peers import (
     AGREEMENT_SECTIONS,
+    Clock,
     PeerError,
     Rate,
     different_tokens,
@@ -62,15 +63,16 @@ class EncodeBenchmark:
         texts: counts of documents, sections and tokens, languages among them.
         rates: contestant -> its rate.
         ratios: pipeline_over_*, steady state.
+        ratios_per_cpu_s: the same per second of processor time: what remains where other work shares the machine.
         ratios_with_startup: the same with every side's start-up in its time.
         documents_per_s: of the pipeline, steady state, without the head.
-        head_share: time of the default head over time of the backbone, same documents.
+        head_share: time of the default head over that of the backbone, same documents (on a CPU: processor time).
         documents_per_s_with_head: the same with the default head.
         worker_peak_mb: most memory that a worker of the pipeline held.
         cosine_to_float32: lowest and mean over sections.
         matrix_flops: the machine's own matrix product in the backbone's dtype, FLOP/s.
         matrix_flops_float32: in float32.
-        matrix_share: the pipeline's FLOP/s over `matrix_flops`.
+        matrix_share: the pipeline's FLOP over those of matrix products in the same processor time (on a GPU: time).
         not_run: peer -> why.
         seconds: of everything.
     """
@@ -79,6 +81,7 @@ class EncodeBenchmark:
     texts: dict[str, Any]
     rates: dict[str, Rate] = field(default_factory=dict)
     ratios: dict[str, float] = field(default_factory=dict)
+    ratios_per_cpu_s: dict[str, float] = field(default_factory=dict)
     ratios_with_startup: dict[str, float] = field(default_factory=dict)
     documents_per_s: float = 0.0
     head_share: float = 0.0
@@ -102,14 +105,16 @@ class EncodeBenchmark:
     def _table(self) -> Table:
         texts = self.texts
         table = Table(
-            "engine", "tokens/s", "pipeline over it", "on sections", "start-up s", "settings",
+            "engine", "tokens/s", "pipeline over it", "per CPU second", "pipeline over it", "on sections", "start-up s",
+            "settings",
             title=f"{texts['documents']:,} documents, {texts['sections']:,} sections, {texts['mean_tokens']} tokens "
             f"each on average, {len(texts['languages'])} languages; {self.machine['processor']}", title_justify="left",
         )  # fmt: skip
         for name, rate in self.rates.items():
-            ratio = self.ratios.get(f"pipeline_over_{name}")
+            ratios = (of.get(f"pipeline_over_{name}", 1.0) for of in (self.ratios, self.ratios_per_cpu_s))
+            wall, cpu = (f"{ratio:.2f}" for ratio in ratios)
             table.add_row(
-                name.replace("_", " "), f"{rate.tokens_per_s:,.0f}", f"{ratio:.2f}" if ratio else "",
+                name.replace("_", " "), f"{rate.tokens_per_s:,.0f}", wall, f"{rate.tokens_per_cpu_s:,.0f}", cpu,
                 f"{rate.sections:,}", f"{rate.startup_s:.1f}", rate.note,
             )  # fmt: skip
         return table
@@ -244,7 +249,7 @@ def _loop(people: Sequence[Freelancer], backbone: Backbone, config: Config) -> R
     step = config.encode.rows_per_block
     blocks = [_texts(people[i : i + step], backbone) for i in range(0, len(people), step)]
     backbone.encode(blocks[0][:32])
-    started, tokens, sections = time.perf_counter(), 0, 0
+    clock, tokens, sections = Clock(), 0, 0
     for texts in blocks:
         tokenized = backbone.tokenize(texts)
         states = backbone.encode_tokens(tokenized)
@@ -253,7 +258,8 @@ def _loop(people: Sequence[Freelancer], backbone: Backbone, config: Config) -> R
         sections += len(texts)
     synchronize(backbone)
     note = f"token budget {backbone.token_budget}, {torch.get_num_threads()} threads"
-    return Rate(tokens / (time.perf_counter() - started), sections, note=note, tokens=tokens)
+    wall_s, cpu_s = clock.read()
+    return Rate(tokens / wall_s, sections, note=note, tokens=tokens, tokens_per_cpu_s=tokens / cpu_s)
 
 
 def _pipeline(result: EncodeBenchmark, backbone: Backbone, config: Config, root: Path) -> None:
@@ -263,19 +269,21 @@ def _pipeline(result: EncodeBenchmark, backbone: Backbone, config: Config, root:
     # What is not steady: reading, starting Ray and workers, publishing.
     startup = max(0.0, done.seconds - done.computed_tokens / done.steady_tokens_per_s)
     note = f"{done.workers} workers; on documents, not sections"
-    result.rates["pipeline"] = Rate(done.steady_tokens_per_s, done.encoded, startup, note, done.computed_tokens)
+    result.rates["pipeline"] = Rate(
+        done.steady_tokens_per_s, done.encoded, startup, note, done.computed_tokens, done.steady_tokens_per_cpu_s
+    )
     result.documents_per_s = round(done.steady_tokens_per_s * done.encoded / done.computed_tokens, 2)
     result.worker_peak_mb = done.peak_mb
 
 
 def _head_share(people: Sequence[Freelancer], backbone: Backbone, settings: ModelSettings) -> float:
     matcher = Matcher.untrained(backbone, settings)
-    started = time.perf_counter()
+    clock = Clock()
     documents = matcher.token_states("freelancer", people)
     synchronize(backbone)
-    encoded = time.perf_counter()
+    encoded = clock.work(backbone)
     head_vectors(matcher, documents)
-    return (time.perf_counter() - encoded) / (encoded - started)
+    return (clock.work(backbone) - encoded) / encoded
 
 
 def _cosine(people: Sequence[Freelancer], backbone: Backbone, config: Config) -> dict[str, float]:
@@ -291,12 +299,15 @@ def _conclude(result: EncodeBenchmark, backbone: Backbone) -> None:
     for name, rate in result.rates.items():
         if name != "pipeline":
             result.ratios[f"pipeline_over_{name}"] = round(pipeline.tokens_per_s / rate.tokens_per_s, 3)
+            per_cpu_s = pipeline.tokens_per_cpu_s / rate.tokens_per_cpu_s
+            result.ratios_per_cpu_s[f"pipeline_over_{name}"] = round(per_cpu_s, 3)
             result.ratios_with_startup[f"pipeline_over_{name}"] = round(pipeline.with_startup / rate.with_startup, 3)
     result.documents_per_s_with_head = round(result.documents_per_s / (1 + result.head_share), 2)
-    result.matrix_flops = _matrix_flops(backbone, backbone.dtype)
-    result.matrix_flops_float32 = _matrix_flops(backbone, torch.float32)
+    result.matrix_flops, work = _matrix_flops(backbone, backbone.dtype)
+    result.matrix_flops_float32, _ = _matrix_flops(backbone, torch.float32)
     flops = flops_per_token(backbone, result.texts["mean_tokens"])
-    result.matrix_share = round(pipeline.tokens_per_s * flops / result.matrix_flops, 3)
+    reached = pipeline.tokens_per_cpu_s if backbone.device.type == "cpu" else pipeline.tokens_per_s
+    result.matrix_share = round(reached * flops / work, 3)
 
 
 def flops_per_token(backbone: Backbone, length: float) -> float:
@@ -305,12 +316,14 @@ def flops_per_token(backbone: Backbone, length: float) -> float:
     return transformer_flops(layers=sizes.layers, dim=sizes.dim, ffn=sizes.ffn, length=length)
 
 
-def _matrix_flops(backbone: Backbone, dtype: torch.dtype, repeats: int = 10) -> float:
+def _matrix_flops(backbone: Backbone, dtype: torch.dtype, repeats: int = 10) -> tuple[float, float]:
+    """FLOP of square matrix products, per second and per second of `Clock.work`."""
     a = torch.randn(MATRIX, MATRIX, device=backbone.device).to(dtype)
     a @ a
     synchronize(backbone)
-    started = time.perf_counter()
+    clock = Clock()
     for _ in range(repeats):
         a @ a
     synchronize(backbone)
-    return repeats * 2.0 * MATRIX**3 / (time.perf_counter() - started)
+    flops = repeats * 2.0 * MATRIX**3
+    return flops / clock.read()[0], flops / clock.work(backbone)

@@ -44,6 +44,7 @@ class Rate:
         startup_s: until the first result, not in the rate.
         note: how it was set.
         tokens: on which it was measured.
+        tokens_per_cpu_s: per second of processor time; other work on the machine hardly changes it.
     """
 
     tokens_per_s: float
@@ -51,11 +52,28 @@ class Rate:
     startup_s: float = 0.0
     note: str = ""
     tokens: int = 0
+    tokens_per_cpu_s: float = 0.0
 
     @property
     def with_startup(self) -> float:
         """Tokens per second, start-up included."""
         return self.tokens / (self.tokens / self.tokens_per_s + self.startup_s)
+
+
+class Clock:
+    """Wall time and processor time of this process since it was made."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter(), time.process_time()
+
+    def read(self) -> tuple[float, float]:
+        """(seconds, CPU seconds)."""
+        return time.perf_counter() - self._started[0], time.process_time() - self._started[1]
+
+    def work(self, backbone: Backbone) -> float:
+        """What the device worked: processor time on a CPU, seconds on a GPU."""
+        wall_s, cpu_s = self.read()
+        return cpu_s if backbone.device.type == "cpu" else wall_s
 
 
 class PeerError(Exception):
@@ -143,10 +161,11 @@ def measure(
     spent = time.perf_counter() - started
     part = texts[: min(len(texts), max(len(taste), int(len(taste) * min(seconds / spent, len(texts)))))]
     tokens = different_tokens(backbone.tokenize(part))
-    started = time.perf_counter()
+    clock = Clock()
     encode(part)
     synchronize(backbone)
-    return Rate(tokens / (time.perf_counter() - started), len(part), startup, note, tokens)
+    wall_s, cpu_s = clock.read()
+    return Rate(tokens / wall_s, len(part), startup, note, tokens, tokens / cpu_s)
 
 
 def different_tokens(tokenized: Sequence[TokenIds]) -> int:

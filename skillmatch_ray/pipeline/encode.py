@@ -75,6 +75,7 @@ class EncodeReport:
         peak_mb: most memory that one actor ever held.
         computed_tokens: that the backbone read; equal sections of a block and stored ones cost nothing.
         steady_tokens_per_s: computed tokens per second of all actors, each from its first finished block on.
+        steady_tokens_per_cpu_s: the same per second of processor time, which other work on the machine hardly changes.
         startup_s: until the first block was finished.
     """
 
@@ -93,6 +94,7 @@ class EncodeReport:
     peak_mb: float = 0.0
     computed_tokens: int = 0
     steady_tokens_per_s: float = 0.0
+    steady_tokens_per_cpu_s: float = 0.0
     startup_s: float = 0.0
 
     @property
@@ -183,6 +185,7 @@ class DocumentEncoder:
         paths = batch["path"].to_pylist()
         with ThreadPoolExecutor(1) as ahead:
             coming = ahead.submit(self.prepare, locate(paths[0]))
+            processor = time.process_time()
             for following in [*paths[1:], None]:
                 started = time.perf_counter()
                 block = coming.result()
@@ -190,6 +193,8 @@ class DocumentEncoder:
                 if following is not None:
                     coming = ahead.submit(self.prepare, locate(following))
                 counts = self.encode(block) | {"wait": waited, "worker": self.name, "ended": time.time()}
+                before, processor = processor, time.process_time()
+                counts["cpu_s"] = processor - before
                 yield pa.table({name: [value] for name, value in counts.items()})
 
     def prepare(self, path: Path) -> _Prepared:
@@ -335,6 +340,7 @@ def encode_freelancers(
         peak_mb=round(done["peak_mb"], 1),
         computed_tokens=int(done["computed_tokens"]),
         steady_tokens_per_s=round(done["steady_tokens_per_s"], 1),
+        steady_tokens_per_cpu_s=round(done["steady_tokens_per_cpu_s"], 1),
         startup_s=round(done["startup_s"], 2),
     )
 
@@ -387,7 +393,7 @@ def _encode_blocks(config: Config, spool: Spool, actor: dict[str, object], progr
     started, launched = time.perf_counter(), time.time()
     ends: list[BlockEnd] = []
     for block in counts.iter_rows():
-        ends.append(BlockEnd(block.pop("worker"), block.pop("ended"), block["computed_tokens"]))
+        ends.append(BlockEnd(block.pop("worker"), block.pop("ended"), block["computed_tokens"], block["cpu_s"]))
         done["peak_mb"] = max(done["peak_mb"], block.pop("peak_mb"))
         for name, value in block.items():
             done[name] += value
@@ -395,38 +401,41 @@ def _encode_blocks(config: Config, spool: Spool, actor: dict[str, object], progr
         note = f"{done['rows'] / passed:,.1f} rows/s, {done['tokens'] / passed:,.0f} tokens/s"
         progress(done["rows"], spool.rows, note)
     done["startup_s"] = min(end.at for end in ends) - launched
-    done["steady_tokens_per_s"] = steady_rate(ends)
+    done["steady_tokens_per_s"], done["steady_tokens_per_cpu_s"] = steady_rates(ends)
     return done
 
 
 @dataclass(frozen=True)
 class BlockEnd:
-    """When a worker had finished a block, by its own clock (s), and the tokens that the backbone read for it."""
+    """When a worker had finished a block, by its own clock (s), the tokens that the backbone read, and the CPU time."""
 
     worker: str
     at: float
     tokens: int
+    cpu_s: float
 
 
-def steady_rate(ends: Iterable[BlockEnd]) -> float:
-    """Tokens per second, summed over workers, each from the end of its first block to that of its last.
+def steady_rates(ends: Iterable[BlockEnd]) -> tuple[float, float]:
+    """Tokens per second, summed over workers, and tokens per CPU second; both without each worker's first block.
 
     By the workers' clocks: the driver hears of all blocks of a task at once, too late to tell. A
     worker that finished fewer than two blocks has no steady state and adds nothing.
 
     Example:
-        >>> steady_rate([BlockEnd("a", 5.0, 100), BlockEnd("a", 6.0, 30), BlockEnd("a", 7.0, 50)])
-        40.0
+        >>> steady_rates([BlockEnd("a", 5.0, 100, 9.0), BlockEnd("a", 6.0, 30, 1.5), BlockEnd("a", 7.0, 50, 2.5)])
+        (40.0, 20.0)
     """
     workers: dict[str, list[BlockEnd]] = defaultdict(list)
     for end in ends:
         workers[end.worker].append(end)
-    total = 0.0
+    total, tokens, cpu_s = 0.0, 0, 0.0
     for finished in workers.values():
         first, *rest = sorted(finished, key=lambda end: end.at)
         if rest:
-            total += sum(end.tokens for end in rest) / (rest[-1].at - first.at)
-    return total
+            read = sum(end.tokens for end in rest)
+            total += read / (rest[-1].at - first.at)
+            tokens, cpu_s = tokens + read, cpu_s + sum(end.cpu_s for end in rest)
+    return total, tokens / cpu_s if cpu_s else 0.0
 
 
 def _live_rows(survey: Survey, stored: dict[VectorKey, Place]) -> dict[VectorKey, tuple[Place, str]]:

@@ -98,6 +98,10 @@ def test_a_small_run_reports_every_figure(tmp_path: Path, tiny_settings: Backbon
     rates = {name: rate.tokens_per_s for name, rate in result.rates.items()}
     assert min(rates.values()) > 0
     assert result.ratios["pipeline_over_loop"] == pytest.approx(rates["pipeline"] / rates["loop"], abs=1e-3)
+    per_cpu_s = {name: rate.tokens_per_cpu_s for name, rate in result.rates.items()}
+    assert result.ratios_per_cpu_s["pipeline_over_loop"] == pytest.approx(
+        per_cpu_s["pipeline"] / per_cpu_s["loop"], abs=1e-3
+    )
     assert result.cosine_to_float32["lowest"] == pytest.approx(1, abs=1e-5)  # the tiny backbone is float32
     assert 0 < result.matrix_share < 1
     written = json.loads((tmp_path / "report.json").read_text())

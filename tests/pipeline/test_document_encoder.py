@@ -18,7 +18,7 @@ from skillmatch_ray.config import BackboneSettings, Config, ConfigError, EncodeS
 from skillmatch_ray.documents import Freelancer
 from skillmatch_ray.errors import FingerprintError
 from skillmatch_ray.model.matcher import Matcher, load_matcher, section_prefix
-from skillmatch_ray.pipeline.encode import STAGES, BlockEnd, DocumentEncoder, head_vectors, steady_rate
+from skillmatch_ray.pipeline.encode import STAGES, BlockEnd, DocumentEncoder, head_vectors, steady_rates
 from skillmatch_ray.pipeline.session import check_pool, encode_threads, share_gpus, threads_for
 from skillmatch_ray.pipeline.spool import Spool, spool_in
 from skillmatch_ray.pipeline.token_states import SectionStates
@@ -180,14 +180,17 @@ def test_config_fixture_is_small(make_config: Callable[..., Config]) -> None:
     assert make_config(workers=2).encode.workers == 2
 
 
-def test_the_steady_rate_leaves_out_every_workers_first_block() -> None:
-    """a: 30 + 50 tokens in 2 s = 40/s; b: 90 tokens in 3 s = 30/s, told out of order; c: one block, no rate."""
+def test_the_steady_rates_leave_out_every_workers_first_block() -> None:
+    """a: 30 + 50 tokens in 2 s = 40/s; b: 90 tokens in 3 s = 30/s, told out of order; c: one block, no rate.
+
+    Processor time: 30 + 50 + 90 tokens in 0.5 + 1.5 + 1.4 s = 50/s.
+    """
     ends = [
-        BlockEnd("b", 9.0, 90),
-        BlockEnd("a", 5.0, 1000),
-        BlockEnd("a", 6.0, 30),
-        BlockEnd("c", 1.0, 77),
-        BlockEnd("a", 7.0, 50),
-        BlockEnd("b", 6.0, 1000),
+        BlockEnd("b", 9.0, 90, 1.4),
+        BlockEnd("a", 5.0, 1000, 7.0),
+        BlockEnd("a", 6.0, 30, 0.5),
+        BlockEnd("c", 1.0, 77, 7.0),
+        BlockEnd("a", 7.0, 50, 1.5),
+        BlockEnd("b", 6.0, 1000, 7.0),
     ]
-    assert steady_rate(ends) == pytest.approx(70)
+    assert steady_rates(ends) == pytest.approx((70, 50))
