@@ -131,12 +131,14 @@ def align(
         raise ConfigError(f"alignment needs 2 documents or more, not {documents}: a single one is always first")
     base = Backbone.load(BackboneSettings(**read_model_config(model_dir)["backbone"]), device)
     trained = load_matcher(model_dir, backbone=base)
-    matchers = {BEFORE: Matcher.untrained(base, trained.towers.settings), AFTER: trained}
-    written = translations(documents, seed, taxonomy)
-    pairs = {
-        system: pair_alignments({language: matcher.encode_freelancers(people) for language, people in written.items()})
-        for system, matcher in matchers.items()
-    }
+    untrained, written = Matcher.untrained(base, trained.towers.settings), translations(documents, seed, taxonomy)
+    vectors: dict[str, dict[str, Vectors]] = {BEFORE: {}, AFTER: {}}
+    for language, people in written.items():
+        states = untrained.token_states("freelancer", people)
+        vectors[BEFORE][language] = untrained.towers.encode("freelancer", states)
+        own = trained.token_states("freelancer", people) if trained.backbone.tuned else states
+        vectors[AFTER][language] = trained.towers.encode("freelancer", own)
+    pairs = {system: pair_alignments(found) for system, found in vectors.items()}
     return AlignmentReport(documents, seed, taxonomy.name if taxonomy else "built-in taxonomy", pairs)
 
 
