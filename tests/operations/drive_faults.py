@@ -16,6 +16,7 @@ os.environ.update(
     RAY_health_check_period_ms="500", RAY_health_check_timeout_ms="1000", RAY_health_check_failure_threshold="4"
 )
 
+import httpx
 import numpy as np
 import psutil
 import ray
@@ -92,6 +93,35 @@ def steps_in(metrics: Path) -> int:
     return sum('"loss":' in line for line in metrics.read_text().splitlines()) if metrics.is_file() else 0
 
 
+def serving_node_lost(config: Config, out: Path) -> dict[str, Any]:
+    """All replicas are on one node; it goes, and another has room."""
+    from skillmatch_ray.serving.run import serving
+
+    del out
+    cluster = start(0)
+    node = cluster.add_node(num_cpus=3)
+    connect(cluster)
+    with serving(config) as address:
+        before = ask(address)
+        cluster.add_node(num_cpus=3)
+        cluster.wait_for_nodes()
+        lost_at = time.monotonic()
+        cluster.remove_node(node, allow_graceful=False)
+        wait_for(lambda: ask(address)[0] == 200, "an answer after the loss")
+        return {"before": before, "after": ask(address), "seconds": time.monotonic() - lost_at}
+
+
+def ask(address: str) -> tuple[int, list[str]]:
+    """(status, ids of the best five); 0 where nobody answers."""
+    brief = {"project": {"title": "React developer", "skills": ["React"]}, "top_k": 5}
+    try:
+        answer = httpx.post(f"{address}/v1/match", json=brief, timeout=30)
+    except httpx.TransportError:
+        return 0, []
+    found = answer.json().get("candidates", []) if answer.status_code == 200 else []
+    return answer.status_code, [candidate["freelancer_id"] for candidate in found]
+
+
 def store_full(config: Config, out: Path) -> dict[str, Any]:
     """Somebody else's objects are twice as large as the store, and stay referenced."""
     cluster = start(3, store_mb=80)
@@ -134,7 +164,7 @@ def _is_actor(process: psutil.Process) -> bool:
     return bool(command) and "DocumentEncoder" in command[0]
 
 
-FAULTS = {work.__name__: work for work in (training_node_lost, store_full, slow_node)}
+FAULTS = {work.__name__: work for work in (training_node_lost, serving_node_lost, store_full, slow_node)}
 
 if __name__ == "__main__":
     fault, config_file, directory = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])

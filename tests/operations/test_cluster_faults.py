@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ray_head import end_tree
+from ray_head import end_tree, free_ports
 
 from skillmatch_ray.config import load_config
 from skillmatch_ray.files import read_json
@@ -71,6 +71,15 @@ def test_a_node_lost_in_training_costs_the_steps_since_the_last_checkpoint(tiny_
     assert sorted(done) == list(range(1, 301))
     assert (tmp_path / "out" / "model" / "model.safetensors").is_file()
     assert all(0 < loss < 100 for loss in done.values())
+
+
+def test_a_node_lost_in_serving_costs_seconds_and_no_answer_changes(tiny_workspace, workspace, tmp_path):
+    (port,) = free_ports(1)
+    found = drive("serving_node_lost", tiny_workspace, workspace, tmp_path / "out", f"serving.port={port}")
+    assert found["before"][0] == 200
+    assert len(found["before"][1]) == 5
+    assert found["after"] == found["before"]
+    assert found["seconds"] < 240
 
 
 def test_a_full_object_store_does_not_stop_encoding(tiny_workspace, workspace, tmp_path):
