@@ -31,6 +31,7 @@ from skillmatch_ray.model.batch import EncodedDocument
 from skillmatch_ray.model.matcher import Vectors, load_towers, section_prefix
 from skillmatch_ray.studies.material import Material, read_material
 from skillmatch_ray.studies.study import METRICS, Places, Run, Study, Variant
+from skillmatch_ray.training.loop import TrainingModel
 from skillmatch_ray.training.setup import build_loop, build_model, open_store, state_source
 from skillmatch_ray.training.source import StateSource, from_store
 from skillmatch_ray.training.start import set_start
@@ -185,15 +186,17 @@ def encoder_of(variant: Variant, config: Config, material: Material, places: Pla
         towers = load_towers(places.model, store.fingerprint)
         return Encoder(towers.eval(), States(store, config.backbone, towers.settings))
     device = torch.device("cuda" if config.training.use_gpu else "cpu")
-    source: StateSource = States(store, config.backbone, config.model)
+    cached = States(store, config.backbone, config.model)
+    source: StateSource = cached
     if config.training.live:
         source, _ = state_source(config, places.store, str(device))
     model = build_model(config, store.dim)
     if variant.towers == "untrained":
         return Encoder(model.eval(), source)
-    loop = build_loop(config, material.history, model.to(device), source, device)
     if config.training.aligned_start:
-        set_start(model, material.history, source)
+        # Before its first step a trained backbone gives what the store holds, and reading costs nothing.
+        set_start(TrainingModel(model.towers, model.loss), material.history, cached)
+    loop = build_loop(config, material.history, model.to(device), source, device)
     losses: list[float] = []
     loop.run(config.training.steps, lambda report: losses.append(report.loss))
     figures = {"first_loss": float(np.mean(losses[:5])), "last_loss": float(np.mean(losses[-5:]))}
