@@ -63,7 +63,6 @@ class TrainingSettings(Settings):
     negatives_per_project: int = Field(2, ge=0, description="stated negatives drawn from the history")
     groups_per_step: int = Field(8, ge=1, description="job categories that one batch is drawn from; few = hard")
     loss: dict[str, dict[str, Any]] = Field({"infonce": {}}, description="loss name -> arguments (weight among them)")
-    weak_negative_weight: float = Field(1.0, ge=0)
     learning_rate: float = Field(1e-4, gt=0)
     projection_rate: float = Field(1e-3, gt=0, description="learning rate of the linear map after the pooling")
     section_weight_rate: float = Field(0.02, gt=0, description="learning rate of the weights of section types")
