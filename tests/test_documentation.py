@@ -112,6 +112,8 @@ def test_the_cheap_commands_run_as_they_stand():
         name, _, _ = verb_of(words)
         if name not in CHEAP or any("http://" in word for word in words):
             continue
+        if name == "study" and "--list" not in words:  # a study is hours of work in all
+            continue
         done = CliRunner().invoke(app, words[1:])
         assert done.exit_code == 0 or name == "doctor", f"{shlex.join(words)}: {done.output} {done.exception}"
         ran.add(name)
