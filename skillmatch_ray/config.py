@@ -242,7 +242,9 @@ class ServingSettings(Settings):
         None, description="refuse to start without API keys; None: where host is beyond loopback"
     )
     max_batch_size: int = Field(16, ge=1, description="briefs encoded, or searched for, together")
-    batch_tokens: int = Field(4096, ge=64, description="tokens of the briefs encoded together, about")
+    batch_tokens: int = Field(
+        1024, ge=64, description="tokens of the briefs encoded together, about; more pays on GPUs only"
+    )
     max_ongoing_requests: int = Field(64, ge=1)
     max_queued_requests: int = Field(128, ge=0)
     request_timeout_s: float = Field(10.0, gt=0)
