@@ -198,7 +198,8 @@ def test_the_verb_encodes_from_bucket_to_bucket(
     config: Config = make_config(max_bad_share=0.1)
     (tmp_path / "config.yaml").write_text(config.model_dump_json(exclude_none=True), encoding="utf-8")
     options = ["--dataset", f"{place}/data", "--model", model_dir, "--out", f"{place}/out", "--workers", "2"]
-    done = skillmatch("encode", "--config", tmp_path / "config.yaml", *options)
+    own = f"workspace={tmp_path / 'workspace'}"  # not the one that lies in the directory of the tests
+    done = skillmatch("encode", "--config", tmp_path / "config.yaml", "--set", own, *options)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "61 rows in = 60 vectors + 1 quarantined" in done.stderr
     out = place / "out"
