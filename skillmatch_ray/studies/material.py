@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from skillmatch_ray.config import Config
 from skillmatch_ray.dataset import INTERACTIONS, Dataset
-from skillmatch_ray.documents import Document, Freelancer, Project
+from skillmatch_ray.documents import Freelancer, Project
 from skillmatch_ray.evaluation.ranking import Judged
 from skillmatch_ray.evaluation.task import read_task
 from skillmatch_ray.relations import Relations
 from skillmatch_ray.split import Split
 from skillmatch_ray.training.setup import History, read_history
-
-DocumentT = TypeVar("DocumentT", bound=Document)
 
 
 @dataclass(frozen=True)
