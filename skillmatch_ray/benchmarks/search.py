@@ -6,7 +6,6 @@ freelancer in a thousand. Distance filters are told apart: they need a check aft
 
 from __future__ import annotations
 
-import json
 import platform
 import tempfile
 import time
@@ -14,28 +13,36 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import psutil
-from numpy.typing import NDArray
 
+from skillmatch_ray.benchmarks.population import (
+    DISTANCE,
+    SHARES,
+    Ids,
+    Population,
+    Vectors,
+    freelancer_id,
+    write_population,
+)
 from skillmatch_ray.config import Config
 from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.documents import Freelancer
 from skillmatch_ray.errors import MilvusError
 from skillmatch_ray.files import hash_json, write_json
 from skillmatch_ray.index.backend import search_call
-from skillmatch_ray.index.filters import Filters, passes
+from skillmatch_ray.index.build import INDEXED, INSERTED
+from skillmatch_ray.index.filters import Filters
 from skillmatch_ray.index.plan import SearchPlan
-from skillmatch_ray.index.release import ReleaseStore
+from skillmatch_ray.index.release import Release, ReleaseStore
 from skillmatch_ray.index.releases import activate, build_release, directory_bytes, remove
 from skillmatch_ray.index.retriever import Retriever
 from skillmatch_ray.model.matcher import FORMAT_VERSION
-from skillmatch_ray.pipeline.vectors import open_vectors, stored_keys, write_manifest, write_part
 from skillmatch_ray.workspace import Workspace, versions
 
-Vectors = NDArray[np.float32]
-Ids = NDArray[np.int64]
+Advance = Callable[[float, float, str], None]
 
 DEFAULT_ROWS = 10_000
 DEFAULT_QUERIES = 60
@@ -47,23 +54,6 @@ GRAPH_ROWS_AT_MOST = 200_000
 GRAPH_M, GRAPH_EF_CONSTRUCTION, GRAPH_EF = 16, 200, 200
 _CHANGES = 30
 _FOUND_WITHIN_S = 60.0
-_ROWS_PER_PART = 20_000
-_CENTRES = 1000
-_SUBSPACE = 64
-_COUNTRIES = ("FR", "DE", "ES", "BE", "NL", "PT", "IT", "AT", "CH", "LU")
-_CATEGORIES = 100
-_PLACES = ((48.8566, 2.3522), (52.52, 13.405), (40.4168, -3.7038), (50.8503, 4.3517), (52.3676, 4.9041))
-_SHARES = {
-    "100%": Filters(),
-    "50%": Filters(remote=True),
-    "10%": Filters(countries=("FR",)),
-    "1%": Filters(categories=("category 7",)),
-    "0.1%": Filters(categories=("category 7",), countries=("FR",)),
-}
-_DISTANCE = {
-    "50 km": Filters(latitude=48.8566, longitude=2.3522, radius_km=50),
-    "no radius": Filters(latitude=50.8503, longitude=4.3517),
-}
 
 
 @dataclass(frozen=True)
@@ -100,28 +90,32 @@ class Workload:
 
 @dataclass
 class SearchBenchmark:
-    """What one run found.
+    """What one run found; None where it did not come so far.
 
     Attributes:
         retriever_over_raw_p50: median over the selectivities of the ratio of medians.
         retriever_minus_raw_p50_ms: median over the selectivities of their difference.
         min_recall_at_10: of the Retriever, over the selectivities.
         min_recall_at_100: likewise.
+        unfinished: why the run ended early; empty = it did not.
         machine: where it ran.
         setting: rows, dimensions, queries, seed, backend, index, versions.
+        reached: rows inserted, and rows that the vector index covers.
         build: seconds, rows per second, disk, memory.
         workloads: selectivity -> figures.
         distance: distance filter -> figures; not in the keys above.
         freshness: milliseconds from an online change to a search that finds it, the durable journal included.
-        not_run: contestant -> why.
+        not_run: contestant or figure -> why.
     """
 
-    retriever_over_raw_p50: float = 0.0
-    retriever_minus_raw_p50_ms: float = 0.0
-    min_recall_at_10: float = 0.0
-    min_recall_at_100: float = 0.0
+    retriever_over_raw_p50: float | None = None
+    retriever_minus_raw_p50_ms: float | None = None
+    min_recall_at_10: float | None = None
+    min_recall_at_100: float | None = None
+    unfinished: str = ""
     machine: dict[str, Any] = field(default_factory=dict)
     setting: dict[str, Any] = field(default_factory=dict)
+    reached: dict[str, int] = field(default_factory=dict)
     build: dict[str, Any] = field(default_factory=dict)
     workloads: dict[str, Workload] = field(default_factory=dict)
     distance: dict[str, Workload] = field(default_factory=dict)
@@ -129,23 +123,121 @@ class SearchBenchmark:
     not_run: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Population:
-    """The freelancers that are searched.
+class _TimeUpError(Exception):
+    """The build took longer than it was given."""
 
-    Attributes:
-        people: their rows.
-        vectors: (N, D).
-        queries: (Q, D), fresh draws from the same clusters.
+
+@dataclass
+class _Run:
+    """One run in progress; its report is written after each step, so that a killed run leaves what it found.
+
+    Args:
+        config: workspace, milvus settings, seed.
+        result: filled step by step.
+        report: where it is written, or None.
+        build_until: `time.monotonic` at which the build stops.
+        progress: called with (done, to do, note).
     """
 
-    people: list[Freelancer]
-    vectors: Vectors
-    queries: Vectors
+    config: Config
+    result: SearchBenchmark
+    report: Path | None
+    build_until: float
+    progress: Advance
 
-    def passing(self, filters: Filters) -> Ids:
-        """Indices of those who pass."""
-        return np.array([i for i, row in enumerate(self.people) if passes(row, filters)], dtype=np.int64)
+    @property
+    def workspace(self) -> Workspace:
+        return Workspace(self.config.workspace)
+
+    def save(self) -> None:
+        if self.report is not None:
+            write_json(self.report, asdict(self.result))
+
+    def advance(self, done: float, total: float, note: str) -> None:
+        """Of the build: notes how many rows are in."""
+        if note in (INSERTED, INDEXED):
+            self.result.reached[note] = int(done)
+            self.save()
+            if time.monotonic() > self.build_until:
+                raise _TimeUpError
+        self.progress(done, total, note)
+
+    def all(self, rows: int, queries: int, dim: int) -> None:
+        """Write, build, measure, clear away."""
+        store = ReleaseStore(self.workspace)
+        population = self.populate(rows, queries, dim)
+        try:
+            self.build()
+            graph = _graph(population.vectors, self.result)
+            with Retriever(self.config) as retriever:
+                self.measure(population, retriever, graph)
+        finally:
+            for release in store.all():
+                remove(store, release, self.config)
+
+    def populate(self, rows: int, queries: int, dim: int) -> Population:
+        """Write what `skillmatch encode` would leave."""
+        self.progress(0, 1, f"drawing {rows} freelancers")
+        seed = self.config.seed
+        self.result.setting = {"rows": rows, "dim": dim, "queries": queries, "seed": seed, "versions": versions()}
+        fingerprint = hash_json(["benchmark", rows, dim, seed])
+        write_json(self.model_dir / "config.json", {"format": FORMAT_VERSION, "fingerprint": fingerprint, "dim": dim})
+        return write_population(
+            self.workspace.dataset,
+            self.workspace.vectors(fingerprint),
+            fingerprint,
+            rows=rows,
+            queries=queries,
+            dim=dim,
+            seed=seed,
+        )
+
+    @property
+    def model_dir(self) -> Path:
+        return self.workspace.models / "benchmark"
+
+    def build(self) -> None:
+        """Index it, and see what that took."""
+        workspace, config, result = self.workspace, self.config, self.result
+        (vectors_dir,) = (workspace.root / "vectors").glob("*/")
+        before_mb = _resident_mb()
+        started = time.perf_counter()
+        dataset = Dataset(workspace.dataset)
+        release = build_release(config, workspace, dataset, self.model_dir, vectors_dir, progress=self.advance)
+        activate(workspace, release.name, config)
+        seconds = time.perf_counter() - started
+        result.setting |= {"backend": release.backend, "index": release.index}
+        result.build = {
+            "seconds": round(seconds, 1),
+            "rows_per_s": round(release.rows / seconds),
+            "gate": release.validation,
+            "memory_before_mb": before_mb,
+        }
+        self.measure_disk(release)
+        self.save()
+
+    def measure_disk(self, release: Release) -> None:
+        """What the index takes; of a server only its own operator knows."""
+        if release.kind == "lite":
+            size = directory_bytes(ReleaseStore(self.workspace).directory(release.name))
+            self.result.build["disk_mb"] = round(size / 2**20, 1)
+        else:
+            self.result.not_run["disk_mb"] = "Milvus tells no client what a collection takes on its server"
+
+    def measure(self, population: Population, retriever: Retriever, graph: Any) -> None:
+        """Every workload, then freshness."""
+        result, groups = self.result, {**SHARES, **DISTANCE}
+        for number, (name, filters) in enumerate(groups.items()):
+            self.progress(number, len(groups), f"searching, filter {name}")
+            plain = name in SHARES
+            found = _workload(filters, population.passing[name], population, retriever, graph if plain else None)
+            (result.workloads if plain else result.distance)[name] = found
+            self.save()
+        _summarise(result)
+        result.freshness = _freshness(retriever, self.config.seed)
+        result.build["memory_mb"] = _resident_mb()
+        if retriever.release.uri is not None:
+            result.build["server_memory_mb"] = _server_memory_mb(retriever.release.uri)
 
 
 def benchmark_search(
@@ -154,116 +246,42 @@ def benchmark_search(
     rows: int = DEFAULT_ROWS,
     queries: int = DEFAULT_QUERIES,
     dim: int = DIM,
+    build_minutes: float | None = None,
     report: Path | None = None,
-    progress: Callable[[float, float, str], None] = lambda *_: None,
+    progress: Advance = lambda *_: None,
 ) -> SearchBenchmark:
-    """Build an index of `rows` made-up freelancers, and measure; writes `report` as JSON where given.
+    """Build an index of `rows` made-up freelancers, and measure.
 
     Args:
         config: milvus settings (`milvus.uri` picks the backend) and the seed.
         rows: freelancers.
         queries: searches of each contestant under each filter.
         dim: of the vectors.
-        report: where the figures go.
-        progress: called with (rows done, rows to do, note).
+        build_minutes: time for the build, after which the run ends with the rows reached; default: no limit.
+        report: where the figures go as JSON, as they come: also of a run that fails or is killed.
+        progress: called with (done, to do, note).
 
     Raises:
         MilvusError: if the backend does not answer.
     """
     milvus = config.milvus.model_copy(update={"alias": "skillmatch_benchmark"})
+    result = SearchBenchmark(machine=_machine())
+    until = np.inf if build_minutes is None else time.monotonic() + 60 * build_minutes
     with tempfile.TemporaryDirectory() as directory:
         config = config.model_copy(update={"workspace": Path(directory), "milvus": milvus})
-        population = draw_population(rows, queries, dim, config.seed)
-        result = SearchBenchmark(machine=_machine())
-        _build(config, population, result, progress)
-        graph = _graph(population.vectors, result)
-        store = ReleaseStore(Workspace(config.workspace))
+        run = _Run(config, result, report, until, progress)
+        result.unfinished = "killed"
         try:
-            with Retriever(config) as retriever:
-                _measure(result, population, retriever, graph)
-                result.freshness = _freshness(retriever, config.seed)
-                result.build["memory_mb"] = round(psutil.Process().memory_info().rss / 2**20)
+            run.all(rows, queries, dim)
+            result.unfinished = ""
+        except _TimeUpError:
+            result.unfinished = f"the build was given {build_minutes:g} minutes"
+        except BaseException as e:
+            result.unfinished = f"{type(e).__name__}: {e}"
+            raise
         finally:
-            for release in store.all():
-                remove(store, release, config)
-    if report is not None:
-        write_json(report, asdict(result))
+            run.save()
     return result
-
-
-def draw_population(rows: int, queries: int, dim: int, seed: int) -> Population:
-    """Vectors in 1000 clusters that spread in 64 directions; filter fields with the shares of `_SHARES`."""
-    random = np.random.default_rng(seed)
-    centres = random.normal(size=(_CENTRES, dim)).astype(np.float32)
-    directions = (random.normal(size=(_SUBSPACE, dim)) / 8).astype(np.float32)
-
-    def draw(count: int) -> Vectors:
-        found = centres[random.integers(0, _CENTRES, count)]
-        found = found + random.normal(size=(count, _SUBSPACE)).astype(np.float32) @ directions
-        unit: Vectors = found / np.linalg.norm(found, axis=1, keepdims=True)
-        return unit
-
-    people = [_person(i, random) for i in range(rows)]
-    return Population(people, draw(rows), draw(queries))
-
-
-def _person(number: int, random: np.random.Generator) -> Freelancer:
-    latitude, longitude = _PLACES[random.integers(len(_PLACES))]
-    return Freelancer(
-        freelancer_id=f"freelancer-{number:08d}",
-        headline=f"Made-up expert number {number}",
-        skills=tuple(f"skill {i}" for i in random.integers(0, 500, 6)),
-        job_category=f"category {random.integers(_CATEGORIES)}",
-        country=_COUNTRIES[random.integers(len(_COUNTRIES))],
-        remote=bool(random.random() < 0.5),
-        spoken_languages=("en", "fr") if random.random() < 0.5 else ("de",),
-        daily_rate_eur=float(random.integers(150, 900)),
-        latitude=latitude + float(random.normal()),
-        longitude=longitude + float(random.normal()),
-        mobility_radius_km=float(random.choice([20, 50, 100, 300])) if random.random() < 0.5 else None,
-    )
-
-
-def _build(
-    config: Config, population: Population, result: SearchBenchmark, progress: Callable[[float, float, str], None]
-) -> None:
-    """Write what `skillmatch encode` would leave, and index it."""
-    workspace = Workspace(config.workspace)
-    rows, dim = population.vectors.shape
-    fingerprint = hash_json(["benchmark", rows, dim, config.seed])
-    model_dir, vectors_dir = workspace.models / "benchmark", workspace.vectors(fingerprint)
-    write_json(model_dir / "config.json", {"format": FORMAT_VERSION, "fingerprint": fingerprint, "dim": dim})
-    workspace.dataset.mkdir()
-    with (workspace.dataset / "freelancers.jsonl").open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row.model_dump(mode="json")) + "\n" for row in population.people)
-    _write_vectors(vectors_dir, fingerprint, population)
-    started = time.perf_counter()
-    release = build_release(config, workspace, Dataset(workspace.dataset), model_dir, vectors_dir, progress=progress)
-    activate(workspace, release.name, config)
-    seconds = time.perf_counter() - started
-    result.setting = {
-        "rows": rows,
-        "dim": dim,
-        "queries": len(population.queries),
-        "seed": config.seed,
-        "backend": release.backend,
-        "index": release.index,
-        "versions": versions(),
-    }
-    result.build = {"seconds": round(seconds, 1), "rows_per_s": round(rows / seconds), "gate": release.validation}
-    if release.kind == "lite":
-        size = directory_bytes(ReleaseStore(workspace).directory(release.name))
-        result.build["disk_mb"] = round(size / 2**20, 1)
-
-
-def _write_vectors(root: Path, fingerprint: str, population: Population) -> None:
-    open_vectors(root, fingerprint, population.vectors.shape[1])
-    keys = [(row.id, row.content_hash(), row.row_hash()) for row in population.people]
-    for start in range(0, len(keys), _ROWS_PER_PART):
-        end = start + _ROWS_PER_PART
-        write_part(root, keys[start:end], population.vectors[start:end])
-    row_hash = {freelancer: value for freelancer, _, value in keys}
-    write_manifest(root, {key: (place, row_hash[key.freelancer_id]) for key, place in stored_keys(root).items()})
 
 
 def _graph(vectors: Vectors, result: SearchBenchmark) -> Any:
@@ -279,9 +297,7 @@ def _graph(vectors: Vectors, result: SearchBenchmark) -> Any:
     return graph
 
 
-def _measure(result: SearchBenchmark, population: Population, retriever: Retriever, graph: Any) -> None:
-    result.workloads = {name: _workload(filters, population, retriever, graph) for name, filters in _SHARES.items()}
-    result.distance = {name: _workload(filters, population, retriever, None) for name, filters in _DISTANCE.items()}
+def _summarise(result: SearchBenchmark) -> None:
     pairs = [(w.timings["retriever"].p50_ms, w.timings["raw"].p50_ms) for w in result.workloads.values()]
     result.retriever_over_raw_p50 = round(float(np.median([ours / raw for ours, raw in pairs])), 3)
     result.retriever_minus_raw_p50_ms = round(float(np.median([ours - raw for ours, raw in pairs])), 3)
@@ -312,12 +328,11 @@ def _is_best(retriever: Retriever, vector: Vectors, freelancer_id: str) -> bool:
     return found.candidates[0].freelancer_id == freelancer_id
 
 
-def _workload(filters: Filters, population: Population, retriever: Retriever, graph: Any) -> Workload:
+def _workload(filters: Filters, passing: Ids, population: Population, retriever: Retriever, graph: Any) -> Workload:
     """Every contestant on every query, after one round that warms up.
 
     The order of each round is drawn: who comes after a scan with many threads finds them still spinning.
     """
-    passing = population.passing(filters)
     contestants = dict(_contestants(filters, population, retriever, graph, passing))
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     found: dict[str, list[list[str]]] = {name: [] for name in contestants}
@@ -330,12 +345,11 @@ def _workload(filters: Filters, population: Population, retriever: Retriever, gr
             answer = contestants[name](query, K)
             seconds[name].append(time.perf_counter() - started)
             found[name].append(answer)
-    exact = [_exact(population, passing, query, K) for query in population.queries]
-    timings = {name: _timing(seconds[name], _recall(found[name], exact)) for name in contestants}
+    timings = {name: _timing(seconds[name], _recall(found[name], found["numpy_exact"])) for name in contestants}
     deep = [contestants["retriever"](query, DEEP_K) for query in population.queries]
-    exact = [_exact(population, passing, query, DEEP_K) for query in population.queries]
+    exact = [contestants["numpy_exact"](query, DEEP_K) for query in population.queries]
     plan = _plan(filters, population.queries[-1], retriever, K)
-    return Workload(len(passing) / len(population.people), plan.as_dict(), timings, _recall(deep, exact))
+    return Workload(len(passing) / len(population.vectors), plan.as_dict(), timings, _recall(deep, exact))
 
 
 def _plan(filters: Filters, query: Vectors, retriever: Retriever, k: int) -> SearchPlan:
@@ -364,26 +378,19 @@ def _contestants(
 
     yield "retriever", ours
     yield "raw", raw
-    yield "numpy_exact", lambda query, k: _exact(population, passing, query, k)
+    yield "numpy_exact", lambda query, k: population.best(query, passing, k)
     if graph is not None:
         yield "faiss_hnsw", lambda query, k: _navigate(graph, population, passing, query, k)
-
-
-def _exact(population: Population, passing: Ids, query: Vectors, k: int) -> list[str]:
-    everybody = len(passing) == len(population.people)
-    scores = (population.vectors if everybody else population.vectors[passing]) @ query
-    best = np.argsort(-scores)[:k] if len(scores) <= k else np.argpartition(-scores, k - 1)[:k]
-    return [population.people[passing[i]].id for i in best]
 
 
 def _navigate(graph: Any, population: Population, passing: Ids, query: Vectors, k: int) -> list[str]:
     import faiss
 
-    everybody = len(passing) == len(population.people)
+    everybody = len(passing) == len(population.vectors)
     selector = None if everybody else faiss.IDSelectorBatch(passing)
     wanted = faiss.SearchParametersHNSW(sel=selector, efSearch=GRAPH_EF)  # type: ignore[attr-defined]
     _, found = graph.search(query[None], k, params=wanted)
-    return [population.people[i].id for i in found[0] if i >= 0]
+    return [freelancer_id(i) for i in found[0] if i >= 0]
 
 
 def _timing(seconds: list[float], recall: float) -> Timing:
@@ -395,6 +402,20 @@ def _recall(found: list[list[str]], exact: list[list[str]]) -> float:
     hits = sum(len(set(ours) & set(truth)) for ours, truth in zip(found, exact, strict=True))
     total = sum(len(truth) for truth in exact)
     return round(hits / total, 4) if total else 1.0
+
+
+def _resident_mb() -> int:
+    """Memory of this process: the population and the graph, and the index where it is embedded."""
+    return round(psutil.Process().memory_info().rss / 2**20)
+
+
+def _server_memory_mb(uri: str) -> int | None:
+    """Memory of the process of this machine that listens at the address, if there is one."""
+    port = urlsplit(uri).port
+    for found in psutil.net_connections("tcp"):
+        if found.status == psutil.CONN_LISTEN and found.laddr[1:] == (port,) and found.pid:
+            return round(psutil.Process(found.pid).memory_info().rss / 2**20)
+    return None
 
 
 def _machine() -> dict[str, Any]:

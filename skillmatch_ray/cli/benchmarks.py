@@ -50,16 +50,29 @@ def benchmark_encode(
 def benchmark_search(
     *,
     rows: Annotated[int | None, typer.Option(min=1000, help="Made-up freelancers in the index.")] = None,
+    backend: Annotated[
+        str | None, typer.Option(metavar="lite|URI", help="Milvus Lite, or a server's address. [default: milvus.uri]")
+    ] = None,
+    queries: Annotated[int | None, typer.Option(min=1, help="Searches of each contestant under each filter.")] = None,
+    build_minutes: Annotated[
+        float | None, typer.Option(min=0, help="End a longer build with the rows reached. [default: no limit]")
+    ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     report: ReportOption = None,
 ) -> None:
-    """Filtered search: our retriever, the same calls by hand, exact numpy, faiss (`milvus.uri` picks the backend)."""
+    """Filtered search: our retriever, the same calls by hand, exact numpy, faiss; the report grows as it runs."""
     from skillmatch_ray.benchmarks import search as bench
 
+    chosen = [] if backend is None else [f"milvus.uri={'null' if backend == 'lite' else backend}"]
     with progress_bar("benchmark") as advance:
         result = bench.benchmark_search(
-            settings(config, overrides), rows=rows or bench.DEFAULT_ROWS, report=report, progress=advance
+            settings(config, [*(overrides or []), *chosen]),
+            rows=rows or bench.DEFAULT_ROWS,
+            queries=queries or bench.DEFAULT_QUERIES,
+            build_minutes=build_minutes,
+            report=report,
+            progress=advance,
         )
     console().print_json(data=asdict(result), default=str)
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +35,10 @@ from skillmatch_ray.pipeline.vectors import read_header
 from skillmatch_ray.workspace import Workspace
 
 Advance = Callable[[float, float, str], None]
+
+INSERTED: Final = "rows inserted"
+INDEXED: Final = "rows covered by the vector index"
+"""Notes that come with the progress of a build."""
 
 _INDEX_POLL_S = 0.5
 
@@ -136,7 +140,7 @@ class Build:
         for batch in byte_batches(self._entities(layout, sample, draw), self.config.milvus.insert_mb * 2**20):
             backend.insert(self.collection, batch)
             done += len(batch)
-            self.progress(done, len(self.source), "rows inserted")
+            self.progress(done, len(self.source), INSERTED)
         return sample, draw
 
     def _entities(self, layout: Layout, sample: RowSample, draw: QueryDraw) -> Iterator[dict[str, Any]]:
@@ -148,7 +152,8 @@ class Build:
 
     def finish(self, backend: Backend) -> None:
         """Seal what was inserted; on a server, wait for the index to cover it."""
-        self.progress(len(self.source), len(self.source), "building the vector index")
+        rows = len(self.source)
+        self.progress(0, rows, INDEXED)
         backend.flush(self.collection)
         deadline = time.monotonic() + self.config.milvus.build_timeout_s
         while (pending := backend.pending_rows(self.collection)) > 0:
@@ -157,7 +162,9 @@ class Build:
                     f"{pending} rows of {self.collection} are still without index after "
                     f"{self.config.milvus.build_timeout_s:.0f} s: raise milvus.build_timeout_s"
                 )
+            self.progress(rows - pending, rows, INDEXED)
             time.sleep(_INDEX_POLL_S)
+        self.progress(rows, rows, INDEXED)
 
     def exact(self, draw: QueryDraw) -> ExactTop:
         """Exact answers of the gate's queries."""
