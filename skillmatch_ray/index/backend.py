@@ -92,7 +92,7 @@ class Backend:
         self._resources = contextlib.ExitStack()
         with contextlib.ExitStack() as opening:
             if lite_path is not None:
-                opening.enter_context(_own(lite_path, purpose))
+                opening.enter_context(own_database(lite_path, purpose))
             self.client = self._connect()
             opening.callback(self._disconnect)
             self.capabilities = self._probe()
@@ -449,8 +449,12 @@ def search_call(
 
 
 @contextlib.contextmanager
-def _own(path: Path, purpose: str) -> Iterator[None]:
-    """Hold the embedded database for this process."""
+def own_database(path: Path, purpose: str) -> Iterator[None]:
+    """Hold an embedded database for this process.
+
+    Raises:
+        LockedError: if another owner holds it; the message names it.
+    """
     try:
         with owner_lock(path.parent / "owner.lock", purpose):
             yield

@@ -6,6 +6,7 @@ everybody else who searches there. It works while another process holds the old 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,9 @@ from skillmatch_ray.config import Config
 from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.errors import LockedError, ReleaseError
 from skillmatch_ray.files import owner_lock
-from skillmatch_ray.index.backend import Backend
+from skillmatch_ray.index.backend import Backend, own_database
 from skillmatch_ray.index.build import build_release
-from skillmatch_ray.index.release import Release, ReleaseStore
+from skillmatch_ray.index.release import DATABASE, Release, ReleaseStore
 from skillmatch_ray.index.replay import LazyEncoder, catch_up
 from skillmatch_ray.index.update import UpdateReport, write_changes
 from skillmatch_ray.workspace import Workspace
@@ -146,7 +147,7 @@ def prune(workspace: Workspace, config: Config, keep: int = 2) -> list[str]:
 
     Raises:
         ReleaseError: if `keep` is negative.
-        LockedError: if an index is being built.
+        LockedError: if an index is being built, or somebody still searches one that is to go.
     """
     if keep < 0:
         raise ReleaseError(f"keep ({keep}) must not be negative")
@@ -161,12 +162,20 @@ def prune(workspace: Workspace, config: Config, keep: int = 2) -> list[str]:
 
 
 def remove(store: ReleaseStore, release: Release, config: Config) -> None:
-    """Delete one release: first its index, then its manifest, so that a repetition can finish the work."""
-    if release.kind == "server":
-        with store.open(release, config.milvus, "removing") as backend:
+    """Delete one release: first its index, then its manifest, so that a repetition can finish the work.
+
+    Raises:
+        LockedError: if somebody searches its embedded database.
+    """
+    directory = store.directory(release.name)
+    with contextlib.ExitStack() as held:
+        if release.kind == "lite":
+            held.enter_context(own_database(directory / DATABASE, f"removing release {release.name}"))
+        else:
+            backend = held.enter_context(store.open(release, config.milvus, "removing"))
             if backend.has(release.collection):
                 backend.drop(release.collection)
-    shutil.rmtree(store.directory(release.name), ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
     (store.manifests / f"{release.name}.json").unlink()
 
 

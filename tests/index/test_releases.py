@@ -189,6 +189,18 @@ def test_an_index_in_use_names_its_owner_and_the_way_around(tmp_path: Path) -> N
     Retriever(world.config).close()
 
 
+def test_a_release_that_is_searched_is_not_pruned(tmp_path: Path) -> None:
+    world = make_world(tmp_path / "w", random_rows(50), clustered(50))
+    first = world.release()
+    with Retriever(world.config) as retriever:  # as a service that was not told of the two switches
+        world.release()
+        world.release()
+        with pytest.raises(LockedError, match=rf"searching release {first.name} by .*process \d+"):
+            prune(world.workspace, world.config, keep=0)
+        assert retriever.get("f000003") is not None
+    assert prune(world.workspace, world.config, keep=0) == [first.name]
+
+
 def test_a_server_that_is_gone_is_told_in_bounded_time(tmp_path: Path) -> None:
     gone = MilvusSettings(uri="http://127.0.0.1:1", timeout_s=2)
     with pytest.raises(MilvusError, match=r"no Milvus at http://127.0.0.1:1"):
