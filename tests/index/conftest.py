@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from index_helpers import World, clustered, make_world, random_rows
-from milvus_server import lite_server, milvus_server
+from milvus_server import RestartableServer, lite_server
 
 from skillmatch_ray.config import MilvusSettings
 from skillmatch_ray.index.retriever import Retriever
@@ -17,12 +17,18 @@ NO_SERVER = "the Milvus server package is not installed: pip install 'skillmatch
 
 
 @pytest.fixture(scope="session")
-def server_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a real server; skipped where its package is missing."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestartableServer]:
+    """A real server; skipped where its package is missing."""
     if importlib.util.find_spec("milvus") is None:
         pytest.skip(NO_SERVER)
-    with milvus_server(tmp_path_factory.mktemp("milvus")) as uri:
-        yield uri
+    with RestartableServer(tmp_path_factory.mktemp("milvus")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server_uri(server: RestartableServer) -> str:
+    """Its address."""
+    return server.uri
 
 
 @pytest.fixture(scope="session")

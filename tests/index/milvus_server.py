@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import psutil
 
@@ -52,6 +53,31 @@ def lite_server(data: Path, port: int | None = None) -> Iterator[str]:
     port = port or free_port()
     options = ["server", "--data-dir", str(data / "lite"), "--host", "127.0.0.1", "--port", str(port)]
     yield from _run("milvus-lite", options, data, port)
+
+
+class RestartableServer:
+    """A `milvus_server` that a test may kill and start again on the same data; use as a context manager."""
+
+    def __init__(self, data: Path) -> None:
+        self._data, self._port = data, free_port()
+        self._running = contextlib.ExitStack()
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        self._running.enter_context(milvus_server(self._data, self._port))
+
+    def kill(self) -> None:
+        self._running.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
 
 @contextlib.contextmanager
