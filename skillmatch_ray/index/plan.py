@@ -37,8 +37,12 @@ SAMPLED = (
 )  # fmt: skip
 """Columns that a sample keeps."""
 
+COMPARED_BELOW = 0.05
+"""Share of passing rows below which a server compares them all by itself, whatever the graph: 0.07 in each segment
+(`kHnswBruteForceFilterRate` of knowhere), less a margin for segments that differ."""
+
 FETCHED_AT_MOST = 2_000
-"""Passing rows up to which a graph is not asked at all: Milvus gives their vectors, all are compared."""
+"""Passing rows up to which a graph is not navigated: Milvus gives their vectors, all are compared here."""
 
 MAX_EF = 32_768
 EVERY_LIST = 65_536
@@ -46,7 +50,7 @@ EF_PER_RESULT = 8
 FILTERED_EF_FACTOR = 2
 """Measured on server 2.3.5 (M = 16, 1000 clusters in 64 dimensions, 10,000 rows): recall >= 0.97 at every share."""
 
-Mode = Literal["exact", "approximate"]
+Mode = Literal["exact", "fetched", "approximate"]
 Mask = NDArray[np.bool_]
 
 
@@ -68,7 +72,8 @@ class SearchPlan:
     """One search as it was carried out.
 
     Attributes:
-        mode: "exact", or "approximate" over the graph.
+        mode: "exact" where Milvus compares all rows that pass, "fetched" where they are compared here, or
+            "approximate" over the graph.
         expression: sent to Milvus.
         parameters: of the index search.
         limit: rows asked for on the first page.
@@ -237,15 +242,26 @@ def make_plan(
         ef: least number of candidates that a graph search looks at.
     """
     limit = first_limit(compiled, shares, top_k)
-    navigated = index_type == "HNSW" and shares.expression * rows > FETCHED_AT_MOST
     return SearchPlan(
-        mode="approximate" if navigated else "exact",
+        mode=choose_mode(index_type, shares.expression, rows),
         expression=compiled.expression,
         parameters=parameters(index_type, limit, ef, filtered=bool(compiled.expression)),
         limit=limit,
         share=shares.passing,
         rows=rows,
     )
+
+
+def choose_mode(index_type: IndexType, share: float, rows: int) -> Mode:
+    """How so great a share of so many rows is searched.
+
+    Example:
+        >>> [choose_mode("HNSW", share, 1_000_000) for share in (0.01, 0.1)], choose_mode("HNSW", 0.1, 10_000)
+        (['exact', 'approximate'], 'fetched')
+    """
+    if index_type != "HNSW" or share < COMPARED_BELOW:
+        return "exact"
+    return "fetched" if share * rows <= FETCHED_AT_MOST else "approximate"
 
 
 def first_limit(compiled: CompiledFilters, shares: Shares, top_k: int) -> int:
@@ -264,3 +280,13 @@ def parameters(index_type: IndexType, limit: int, ef: int, *, filtered: bool) ->
         return {"nprobe": EVERY_LIST}
     wanted = max(ef, EF_PER_RESULT * limit) * (FILTERED_EF_FACTOR if filtered else 1)
     return {"ef": min(MAX_EF, wanted)}
+
+
+def deepened(wanted: Mapping[str, int], limit: int) -> dict[str, int]:
+    """Search parameters for a later, longer page: Milvus refuses an ef below the limit.
+
+    Example:
+        >>> deepened({"ef": 1024}, 4000), deepened({}, 4000)
+        ({'ef': 4000}, {})
+    """
+    return {name: max(value, limit) if name == "ef" else value for name, value in wanted.items()}

@@ -31,7 +31,7 @@ from skillmatch_ray.index.filters import (
     speaks,
 )
 from skillmatch_ray.index.journal import Position
-from skillmatch_ray.index.plan import ColumnSample, SearchPlan, make_plan
+from skillmatch_ray.index.plan import ColumnSample, SearchPlan, deepened, make_plan
 from skillmatch_ray.index.release import Release, ReleaseStore
 from skillmatch_ray.index.releases import active_release
 from skillmatch_ray.index.replay import LazyEncoder, replay
@@ -237,11 +237,10 @@ class Retriever:
         if plan.fusion:
             return [self._fused(query, expression, limit, plan, fields) for query in queries]
         vectors = [query.vector for query in queries]
-        navigated = self.release.index_type == "HNSW"
-        if navigated and plan.mode == "exact":
+        if plan.mode == "fetched":
             return [self._compare(vector, expression, limit, fields) for vector in vectors]
-        pages = self._search(vectors, expression, limit, plan.parameters, fields)
-        if not navigated or all(len(hits) == limit for hits in pages):
+        pages = self._search(vectors, expression, limit, deepened(plan.parameters, limit), fields)
+        if self.release.index_type != "HNSW" or all(len(hits) == limit for hits in pages):
             return pages
         # A graph whose passing nodes hang together badly gives too few, however wide it looks (server 2.3.5).
         wanted = min(limit, self._backend.count(self.release.collection, expression, "Bounded"))

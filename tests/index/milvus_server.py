@@ -44,6 +44,7 @@ def milvus_server(data: Path, port: int | None = None) -> Iterator[str]:
     port = port or free_port()
     with _turn():
         _check_free(ETCD_PEER_PORT)
+        _wait_until_free(port)
         yield from _run("milvus-server", ["--data", str(data), "--proxy-port", str(port)], data, port)
 
 
@@ -95,6 +96,21 @@ def _turn() -> Iterator[None]:
                     raise
                 time.sleep(1)
         yield
+
+
+def _wait_until_free(port: int) -> None:
+    """The package binds without SO_REUSEADDR: for a minute after a kill it would quietly take the next port."""
+    deadline = time.monotonic() + START_S
+    while True:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                return
+        time.sleep(1)
 
 
 def _check_free(port: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import SLOW_SERVERS, settings_of
-from index_helpers import FINGERPRINT, World, clustered, make_world, overlapping
+from index_helpers import FINGERPRINT, World, clustered, make_world, overlapping, random_rows
 
 from skillmatch_ray.config import MilvusSettings
 from skillmatch_ray.index.filters import Filters
@@ -91,6 +91,26 @@ def test_a_graph_that_falls_apart_still_gives_enough(server_uri: str, tmp_path: 
     with Retriever(world.config) as retriever:
         for query in clustered(QUERIES, DIM, seed=17, clusters=60):
             assert len(retriever.search(query, asked, k, fingerprint=FINGERPRINT).candidates) == k
+
+
+@pytest.mark.slow
+def test_a_graph_is_paged_deeper_than_its_first_ef(
+    server_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    milvus = MilvusSettings(uri=server_uri, exact_below_rows=0, timeout_s=30, alias="deep", ef=16)
+    world = make_world(tmp_path / "w", random_rows(6000), overlapping(6000, DIM), milvus)
+    world.release()
+    asked, k = Filters(latitude=0, longitude=0, radius_km=15_000), 1500
+    monkeypatch.setattr("skillmatch_ray.index.plan.first_limit", lambda *_: 10)
+    (query,) = overlapping(1, DIM, seed=17)
+    with Retriever(world.config) as retriever:
+        found = retriever.search(query, asked, k, fingerprint=FINGERPRINT, plan=True)
+    assert found.plan is not None
+    assert found.plan.mode == "approximate"
+    assert found.plan.pages > 3
+    assert max(found.plan.parameters.values()) < k == len(found.candidates)
+    exact = {key for key, _ in world.exact(query, asked, k)}
+    assert len(exact & {candidate.freelancer_id for candidate in found.candidates}) >= 0.95 * k
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def test_match_returns_ranked_candidates_with_reasons_that_add_up(call, local):
         for side in ("project", "freelancer"):
             assert sum(part["score"] for part in reasons[side]) == pytest.approx(candidate["score"], abs=1e-3)
     assert body["fingerprint"] == local.encoder.service.fingerprint
-    assert body["plan"]["mode"] in ("exact", "approximate")
+    assert body["plan"]["mode"] in ("exact", "fetched", "approximate")
     assert set(body["milliseconds"]) == {"encode", "search", "explain"}
 
 
