@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
+import logging.config
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -104,7 +104,8 @@ class Backend:
         return str(self.lite_path or self.settings.uri)
 
     def _connect(self) -> Any:
-        from pymilvus import MilvusClient
+        with _log_handlers_kept():
+            from pymilvus import MilvusClient
 
         # It logs a traceback for every failed call, also where the caller goes on; our errors tell what failed.
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
@@ -253,10 +254,6 @@ class Backend:
     def has(self, collection: str) -> bool:
         """Whether the collection exists."""
         return bool(self._call(f"looking for {collection}", self.client.has_collection, collection))
-
-    def collections(self) -> list[str]:
-        """Names of all collections."""
-        return list(self._call("listing collections", self.client.list_collections))
 
     def drop(self, collection: str) -> None:
         """Delete a collection; nothing happens where it does not exist."""
@@ -462,6 +459,20 @@ def own_database(path: Path, purpose: str) -> Iterator[None]:
         raise LockedError(
             f"{e} Milvus Lite has one owner at a time: go through the running server with --url http://HOST:PORT."
         ) from e
+
+
+@contextlib.contextmanager
+def _log_handlers_kept() -> Iterator[None]:
+    """Import pymilvus in here: it calls `logging.config.dictConfig`, which closes every handler of the process.
+
+    A replica of Ray Serve would log nothing more, and a new controller would take it for broken and replace it.
+    """
+    configure = logging.config.dictConfig
+    logging.config.dictConfig = lambda _: None
+    try:
+        yield
+    finally:
+        logging.config.dictConfig = configure
 
 
 def _bm25() -> Any:
