@@ -289,7 +289,7 @@ class ServingSettings(Settings):
 
 
 class NightlySettings(Settings):
-    """How far a nightly run's new release may differ from the one before and still answer by itself."""
+    """How far a nightly run's new release may differ and still answer by itself, and what is cleared away."""
 
     probes: int = Field(200, ge=1, description="newest projects that both releases are asked for")
     sampled_freelancers: int = Field(500, ge=1, description="people whose vectors are compared")
@@ -298,6 +298,10 @@ class NightlySettings(Settings):
     max_empty_growth: float = Field(0.05, ge=0, le=1, description="more projects that find nobody, as a share")
     max_category_shift: float = Field(0.15, ge=0, le=1, description="total variation of the category mix")
     max_map_loss: float = Field(0.01, ge=0, description="MAP that a retrained model may lose on held-out projects")
+    erase: bool = Field(default=True, description="erase deleted freelancers, as `skillmatch compact` does")
+    keep_releases: int = Field(
+        2, ge=0, description="newest releases that stay, beside the active one and the one before"
+    )
 
 
 class Config(Settings):

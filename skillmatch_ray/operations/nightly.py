@@ -22,8 +22,9 @@ from skillmatch_ray.dataset import INTERACTIONS, PROJECTS, Dataset
 from skillmatch_ray.documents import Project
 from skillmatch_ray.errors import LockedError, ReleaseError
 from skillmatch_ray.files import owner_lock, write_json
+from skillmatch_ray.index.compaction import CompactionReport, compact
 from skillmatch_ray.index.release import Release, ReleaseStore
-from skillmatch_ray.index.releases import active_release
+from skillmatch_ray.index.releases import active_release, prune
 from skillmatch_ray.operations.drift import Drift, Snapshot, compare, load_snapshot, save_snapshot, take_snapshot
 from skillmatch_ray.pipeline.vectors import read_manifest
 from skillmatch_ray.stages import (
@@ -52,6 +53,8 @@ class NightlyReport:
         activated: whether it answers now.
         encoded: freelancers encoded.
         removed: freelancers that are gone.
+        erased: what was erased of deleted freelancers; None with `nightly.erase` off.
+        pruned: old releases that were removed.
         quarantined: rows set aside, by table.
         retrained: what became of a new model; None where none was asked for.
         drift: against the release before; None where it could not be asked.
@@ -64,6 +67,8 @@ class NightlyReport:
     activated: bool = False
     encoded: int = 0
     removed: int = 0
+    erased: CompactionReport | None = None
+    pruned: list[str] = field(default_factory=list)
     quarantined: dict[str, int] = field(default_factory=dict)
     retrained: dict[str, Any] | None = None
     drift: Drift | None = None
@@ -110,9 +115,19 @@ def run_nightly(
         report = NightlyReport(before=active_release(workspace).name)
         try:
             _run(config, workspace, dataset, report, retrain=retrain, feedback=feedback, force=force)
+            report.pruned = _pruned(config, workspace)
         finally:
             write_json(_directory(workspace) / f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}.json", report.as_dict())
     return report
+
+
+def _pruned(config: Config, workspace: Workspace) -> list[str]:
+    """Old releases that were removed; while somebody searches one, it is left to another night."""
+    try:
+        return prune(workspace, config, config.nightly.keep_releases)
+    except LockedError as e:
+        console().print(f"old releases stay until the next night: {e}")
+        return []
 
 
 def _directory(workspace: Workspace) -> Path:
@@ -137,6 +152,8 @@ def _run(
         model_dir, report.retrained = retrained(config, workspace, dataset, feedback, model_dir)
     encoded = encode_vectors(config, dataset, model_dir)
     report.encoded, report.removed = encoded.encoded, encoded.removed
+    if config.nightly.erase:  # before the new index: it does not wait for a gate
+        report.erased = compact(config, workspace, dataset)
     state, kept = (
         source_state(workspace, vectors_of(config, model_dir)),
         load_snapshot(_snapshots(workspace), active.name),

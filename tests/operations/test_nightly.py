@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 
+import pyarrow.parquet as pq
 import pytest
 
 from skillmatch_ray.config import load_config
 from skillmatch_ray.dataset import INTERACTIONS, Dataset
 from skillmatch_ray.errors import LockedError, ReleaseError
 from skillmatch_ray.files import owner_lock, read_json
+from skillmatch_ray.index.release import ReleaseStore
 from skillmatch_ray.index.releases import active_release, list_releases
 from skillmatch_ray.index.retriever import Retriever
 from skillmatch_ray.operations.nightly import latest_projects, run_nightly, training_data
@@ -58,19 +60,43 @@ def test_a_quiet_day_is_taken_over_and_a_day_without_news_builds_nothing(config,
     workspace = Workspace(config.workspace)
     before = active_release(workspace).name
     today = a_day_later(config, tmp_path / "today")
+    deleted = people_of(config)[-1]["freelancer_id"]
+    with Retriever(config) as retriever:
+        retriever.delete(deleted)
     report = run_nightly(config, today)
     assert (report.before, report.activated, report.held_back) == (before, True, [])
-    assert (report.encoded, report.removed) == (CHANGED + NEW, GONE)
+    assert (report.encoded, report.removed) == (CHANGED + NEW, GONE + 1)
     assert active_release(workspace).name == report.release
-    assert active_release(workspace).rows == 300 - GONE + NEW
+    assert active_release(workspace).rows == 300 - GONE - 1 + NEW
+    assert (report.erased.vectors, report.erased.holding, report.pruned) == (1, (before,), [])
+    parts = map(pq.read_table, workspace.root.glob("vectors/*/part-*.parquet"))
+    assert deleted not in {person for part in parts for person in part[0].to_pylist()}
+    assert deleted not in ReleaseStore(workspace).journal.path.read_text()
     assert report.drift.projects == 40
     assert 0 < report.drift.changed_share < 0.05
     assert report.drift.overlap_at_10 > 0.9
     (kept,) = workspace.runs.joinpath("nightly").glob("2*.json")
     assert read_json(kept)["release"] == report.release
     again = run_nightly(config, today)
-    assert (again.release, again.encoded) == (None, 0)
+    assert (again.release, again.encoded, again.erased.vectors) == (None, 0, 0)
     assert len(list_releases(workspace)) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_old_releases_go_and_erasure_may_be_left_to_the_operator(config, tmp_path):
+    workspace = Workspace(config.workspace)
+    config = config.model_copy(
+        update={"nightly": config.nightly.model_copy(update={"keep_releases": 0, "erase": False})}
+    )
+    first = active_release(workspace).name
+    people = people_of(config)
+    with Retriever(config) as retriever:
+        retriever.delete(people[0]["freelancer_id"])
+    reports = [run_nightly(config, dataset_with(config, people[:-n], tmp_path / str(n))) for n in (1, 2)]
+    assert [report.erased for report in reports] == [None, None]
+    assert [report.pruned for report in reports] == [[], [first]]
+    assert people[0]["freelancer_id"] in ReleaseStore(workspace).journal.path.read_text()
 
 
 @pytest.mark.slow
