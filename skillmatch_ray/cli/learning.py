@@ -155,7 +155,7 @@ def evaluate(
 
 @app.command(
     "check-model",
-    rich_help_panel="Evidence",
+    rich_help_panel="Model",
     epilog="Example: skillmatch check-model --model models/mine --report behaviour.json",
 )
 def check_model(

@@ -24,9 +24,7 @@ rendered = typer.Typer(no_args_is_help=True, help="Write the settings of this re
 app.add_typer(rendered, name="render", rich_help_panel="Operation")
 
 
-@app.command(
-    rich_help_panel="Operation", epilog="Example: skillmatch serve --workspace workspace --set serving.port=8000"
-)
+@app.command(rich_help_panel="Search", epilog="Example: skillmatch serve --workspace workspace --set serving.port=8000")
 def serve(
     *,
     workspace: WorkspaceOption = None,
@@ -37,55 +35,6 @@ def serve(
     from skillmatch_ray.serving.run import serve_forever
 
     serve_forever(settings(config, overrides, workspace=workspace))
-
-
-@app.command(rich_help_panel="Operation", epilog="Example: skillmatch compact --workspace workspace --dataset data")
-def compact(
-    *,
-    dataset: DatasetOption,
-    workspace: WorkspaceOption = None,
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    report: ReportOption = None,
-) -> None:
-    """Erase deleted freelancers from journal, vectors and token states, and shorten the journal."""
-    from skillmatch_ray.dataset import Dataset
-    from skillmatch_ray.index.compaction import compact as forget
-    from skillmatch_ray.workspace import Workspace
-
-    resolved = settings(config, overrides, workspace=workspace)
-    done = forget(resolved, Workspace(resolved.workspace), Dataset(dataset))
-    console().print(done.render())
-    finish(report, done.as_dict())
-
-
-@app.command(rich_help_panel="Operation", epilog="Example: skillmatch nightly --workspace workspace --dataset data")
-def nightly(
-    *,
-    dataset: DatasetOption,
-    retrain: Annotated[
-        bool, typer.Option("--retrain", help="Train a new model first; taken if it is no worse.")
-    ] = False,
-    feedback: Annotated[
-        Path | None, typer.Option(help="More interactions to train on: a dataset directory, or one file.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Switch whatever the drift is.")] = False,
-    workspace: WorkspaceOption = None,
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    report: ReportOption = None,
-) -> None:
-    """Encode what changed, build, validate, compare with the release that answers, switch."""
-    from skillmatch_ray.dataset import Dataset
-    from skillmatch_ray.operations.nightly import run_nightly
-
-    resolved = settings(config, overrides, workspace=workspace)
-    if feedback is not None and not retrain:
-        raise ConfigError("--feedback is what a new model learns from: give --retrain too")
-    found = run_nightly(resolved, Dataset(dataset), retrain=retrain, feedback=feedback, force=force)
-    console().print_json(data=found.as_dict(), default=str)
-    finish(report, found.as_dict())
-    found.check()
 
 
 @app.command(
@@ -138,27 +87,33 @@ def plan(
     finish(report, found.as_dict())
 
 
-@rendered.command("kuberay", epilog="Example: skillmatch render kuberay --image registry/skillmatch:1 --out kuberay")
-def render_kuberay(
+@app.command(rich_help_panel="Operation", epilog="Example: skillmatch nightly --workspace workspace --dataset data")
+def nightly(
     *,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the manifests.")],
-    image: Annotated[
-        str, typer.Option(help="Container image with this package (jobs/README.md tells how to build it).")
-    ],
-    cluster: Annotated[Path, typer.Option(help="Cluster file to take the settings from.")] = Path("cluster.yaml"),
-    serve_file: Annotated[Path, typer.Option("--serve", help="Serve file to take the applications from.")] = Path(
-        "serve_config.yaml"
-    ),
-    claim: Annotated[
-        str, typer.Option(help="PersistentVolumeClaim with dataset, models and workspace.")
-    ] = "skillmatch",
-    redis: Annotated[str | None, typer.Option(help="HOST:PORT that keeps the head's state over a restart.")] = None,
+    dataset: DatasetOption,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Train a new model first; taken if it is no worse.")
+    ] = False,
+    feedback: Annotated[
+        Path | None, typer.Option(help="More interactions to train on: a dataset directory, or one file.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Switch whatever the drift is.")] = False,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
 ) -> None:
-    """RayCluster, RayJob (reindex) and RayService, from cluster.yaml and serve_config.yaml."""
-    from skillmatch_ray.operations.kuberay import Placement, render
+    """Encode what changed, build, validate, compare with the release that answers, switch."""
+    from skillmatch_ray.dataset import Dataset
+    from skillmatch_ray.operations.nightly import run_nightly
 
-    for file in render(cluster, serve_file, Placement(image, claim, redis), out):
-        console().print(f"wrote {file}")
+    resolved = settings(config, overrides, workspace=workspace)
+    if feedback is not None and not retrain:
+        raise ConfigError("--feedback is what a new model learns from: give --retrain too")
+    found = run_nightly(resolved, Dataset(dataset), retrain=retrain, feedback=feedback, force=force)
+    console().print_json(data=found.as_dict(), default=str)
+    finish(report, found.as_dict())
+    found.check()
 
 
 @app.command(
@@ -185,3 +140,46 @@ def feedback(
     found = join_feedback(Workspace(resolved.workspace), Dataset(outcomes), out)
     console().print_json(data=found.as_dict())
     finish(report, found.as_dict())
+
+
+@app.command(rich_help_panel="Operation", epilog="Example: skillmatch compact --workspace workspace --dataset data")
+def compact(
+    *,
+    dataset: DatasetOption,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """Erase deleted freelancers from journal, vectors and token states, and shorten the journal."""
+    from skillmatch_ray.dataset import Dataset
+    from skillmatch_ray.index.compaction import compact as forget
+    from skillmatch_ray.workspace import Workspace
+
+    resolved = settings(config, overrides, workspace=workspace)
+    done = forget(resolved, Workspace(resolved.workspace), Dataset(dataset))
+    console().print(done.render())
+    finish(report, done.as_dict())
+
+
+@rendered.command("kuberay", epilog="Example: skillmatch render kuberay --image registry/skillmatch:1 --out kuberay")
+def render_kuberay(
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the manifests.")],
+    image: Annotated[
+        str, typer.Option(help="Container image with this package (jobs/README.md tells how to build it).")
+    ],
+    cluster: Annotated[Path, typer.Option(help="Cluster file to take the settings from.")] = Path("cluster.yaml"),
+    serve_file: Annotated[Path, typer.Option("--serve", help="Serve file to take the applications from.")] = Path(
+        "serve_config.yaml"
+    ),
+    claim: Annotated[
+        str, typer.Option(help="PersistentVolumeClaim with dataset, models and workspace.")
+    ] = "skillmatch",
+    redis: Annotated[str | None, typer.Option(help="HOST:PORT that keeps the head's state over a restart.")] = None,
+) -> None:
+    """RayCluster, RayJob (reindex) and RayService, from cluster.yaml and serve_config.yaml."""
+    from skillmatch_ray.operations.kuberay import Placement, render
+
+    for file in render(cluster, serve_file, Placement(image, claim, redis), out):
+        console().print(f"wrote {file}")
