@@ -260,10 +260,6 @@ class Dataset:
         """All good interactions, in memory."""
         return list(self.read(INTERACTIONS))
 
-    def qrels(self) -> list[Judgement]:
-        """All good judgements, in memory."""
-        return list(self.read(QRELS))
-
 
 def read_rows(kind: TableKind[Any], parts: Iterable[Path], report: TableReport) -> Iterator[RawRow]:
     """Every row of the files, in order, whatever is wrong with it.

@@ -107,13 +107,6 @@ class Bm25:
         return counts
 
 
-def bm25_scorer(projects: Sequence[Document], freelancers: Iterable[Document]) -> Scorer:
-    """`Bm25` of documents that are at hand."""
-    index = Bm25(projects)
-    index.add(freelancers)
-    return index.scorer()
-
-
 def words(document: Document) -> list[str]:
     """Unicode words of all sections, in lower case; no stemming, since documents are of any language."""
     return _WORD.findall("\n".join(section.text for section in document.sections()).lower())

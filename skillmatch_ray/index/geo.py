@@ -35,11 +35,6 @@ class Box:
     north: float
     longitudes: tuple[tuple[float, float], ...]
 
-    def holds(self, latitude: float, longitude: float) -> bool:
-        """Whether a place is inside, borders included."""
-        inside = not self.longitudes or any(west <= longitude <= east for west, east in self.longitudes)
-        return self.south <= latitude <= self.north and inside
-
 
 def bounding_box(latitude: float, longitude: float, radius_km: float) -> Box | None:
     """A box that holds every place within `radius_km`; None where that is the whole globe.

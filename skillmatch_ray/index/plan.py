@@ -125,11 +125,10 @@ class ColumnSample:
         least = 0.5 / max(1, self.rows)
         if not compiled.expression:
             return Shares(1.0, 1.0)
-        common = self._common(filters)
+        sent = self.in_expression(filters, compiled)
         if compiled.exact:
-            share = max(least, float((common & self._speaks_all(filters)).mean())) if self.rows else 1.0
+            share = max(least, _mean(sent))
             return Shares(share, share)
-        sent = common & self._speaks_all(filters, without=compiled.check_languages) & self._in_boxes(filters)
         kept = sent & self._speaks_all(filters) & self._near(filters)
         return Shares(max(least, _mean(sent)), max(least, _mean(kept)))
 

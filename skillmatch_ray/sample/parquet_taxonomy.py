@@ -19,7 +19,6 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skillmatch_ray.files import atomic_directory
 from skillmatch_ray.sample.taxonomy import LANGUAGES, Labels, Occupation, Taxonomy, TaxonomyError, unique
 
 FILES: Final = ("concepts.parquet", "relations.parquet", "groups.parquet")
@@ -30,11 +29,6 @@ MAX_LABELS: Final = 5
 MAX_RELATED: Final = 4
 
 _GENDER_ENDINGS: Final = ("in", "innen")
-_CONCEPT_SCHEMA: Final = pa.schema(
-    [("uri", pa.string()), ("kind", pa.string()), ("group", pa.string()), ("lang", pa.string()),
-     ("preferred", pa.string()), ("alt", pa.list_(pa.string())), ("tasks", pa.list_(pa.string())),
-     ("related", pa.list_(pa.string()))]
-)  # fmt: skip
 
 
 def stable_order(items: Iterable[str], salt: str) -> list[str]:
@@ -219,49 +213,3 @@ def _group_labels(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]
         if row["lang"] in LANGUAGES and row.get("kind", "ISCOGroup") == "ISCOGroup":
             labels[row["code"]][row["lang"]] = row["label"]
     return labels
-
-
-def write_taxonomy(taxonomy: Taxonomy, directory: Path) -> None:
-    """Write `taxonomy` in the Parquet form; `read_taxonomy` gives the same one back.
-
-    Raises:
-        TaxonomyError: if reading would change it (too many labels or core skills for the form).
-    """
-    for occupation in taxonomy.occupations:
-        if not MIN_CORE_SKILLS <= len(occupation.skills) <= MAX_CORE_SKILLS:
-            raise TaxonomyError(
-                f"occupation {occupation.id!r} has {len(occupation.skills)} core skills: the Parquet form "
-                f"holds {MIN_CORE_SKILLS} to {MAX_CORE_SKILLS}"
-            )
-    concepts = [*_skill_rows(taxonomy), *_occupation_rows(taxonomy)]
-    relations = [
-        {"occupation_uri": o.id, "skill_uri": skill, "relation": relation}
-        for o in taxonomy.occupations
-        for relation, ids in (("essential", o.skills), ("optional", o.optional))
-        for skill in ids
-    ]
-    groups = [
-        {"code": code, "kind": "ISCOGroup", "lang": language, "label": label}
-        for code, labels in taxonomy.categories.items()
-        for language, label in labels.items()
-    ]
-    with atomic_directory(directory) as temporary:
-        pq.write_table(pa.Table.from_pylist(concepts, schema=_CONCEPT_SCHEMA), temporary / FILES[0])
-        pq.write_table(pa.Table.from_pylist(relations), temporary / FILES[1])
-        pq.write_table(pa.Table.from_pylist(groups), temporary / FILES[2])
-
-
-def _skill_rows(taxonomy: Taxonomy) -> Iterable[dict[str, Any]]:
-    for uri, labels in taxonomy.skills.items():
-        for language, (preferred, *alternatives) in labels.items():
-            yield {"uri": uri, "kind": "skill", "lang": language, "preferred": preferred, "alt": alternatives}
-
-
-def _occupation_rows(taxonomy: Taxonomy) -> Iterable[dict[str, Any]]:
-    for o in taxonomy.occupations:
-        for language, (preferred, *alternatives) in o.titles.items():
-            yield {
-                "uri": o.id, "kind": "occupation", "group": o.category, "lang": language,
-                "preferred": preferred, "alt": alternatives,
-                "tasks": list(o.tasks.get(language, ())), "related": list(o.related),
-            }  # fmt: skip

@@ -1,3 +1,5 @@
+"""The benchmark of BM25 beside the vectors: every system, every pair of languages."""
+
 from __future__ import annotations
 
 import json

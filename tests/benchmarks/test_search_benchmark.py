@@ -1,3 +1,5 @@
+"""The search benchmark: its data, its contestants, and the figures that it reports."""
+
 from __future__ import annotations
 
 import json

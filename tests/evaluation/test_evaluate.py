@@ -9,9 +9,9 @@ import pytest
 
 from skillmatch_ray.backbone.store import TokenStateStore
 from skillmatch_ray.config import ModelSettings
-from skillmatch_ray.dataset import Dataset
+from skillmatch_ray.dataset import QRELS, Dataset
 from skillmatch_ray.errors import DatasetError
-from skillmatch_ray.evaluation.baselines import FLOORS, POOLING_FLOORS, Bm25, bm25_scorer, random_scorer, words
+from skillmatch_ray.evaluation.baselines import FLOORS, POOLING_FLOORS, Bm25, random_scorer, words
 from skillmatch_ray.evaluation.encoders import TowerEncoder, encode_all, encoded_corpus
 from skillmatch_ray.evaluation.evaluate import KEY_METRICS, evaluate
 from skillmatch_ray.model.matcher import Matcher, Towers
@@ -88,7 +88,7 @@ def test_map_equals_an_independent_ranking_of_the_whole_pool(dataset, tiny_backb
     matcher = Matcher.untrained(tiny_backbone, ModelSettings(layers=0))
     projects, freelancers = dataset.projects()[:10], dataset.freelancers()
     scores = matcher.encode_projects(projects) @ matcher.encode_freelancers(freelancers).T
-    grades = {(j.project_id, j.freelancer_id): j.grade for j in dataset.qrels()}
+    grades = {(j.project_id, j.freelancer_id): j.grade for j in dataset.read(QRELS)}
     expected = []
     for one, row in zip(projects, scores, strict=True):
         order = np.argsort(-row, kind="stable")
@@ -190,7 +190,9 @@ def test_bm25_finds_shared_words_of_any_script_and_case(dataset):
     written = documents[0].model_copy(update={"headline": "РАЗРАБОТЧИК für Straßenbau", "skills": ()})
     asked = dataset.projects()[0].model_copy(update={"title": "разработчик", "skills": (), "description": None})
     silent = asked.model_copy(update={"title": "!!!"})
-    scores = bm25_scorer([asked, silent], [*documents[1:], written])(0, 30)
+    index = Bm25([asked, silent])
+    index.add([*documents[1:], written])
+    scores = index.scorer()(0, 30)
     assert scores[0].argmax() == 29
     assert np.count_nonzero(scores[0]) == 1
     assert not scores[1].any()

@@ -19,7 +19,7 @@ from workrb.types import ExecutionMode, LanguageAggregationMode, ModelInputType
 
 from skillmatch_ray.cli import app
 from skillmatch_ray.config import ModelSettings
-from skillmatch_ray.dataset import Dataset
+from skillmatch_ray.dataset import QRELS, Dataset
 from skillmatch_ray.errors import DatasetError
 from skillmatch_ray.evaluation.evaluate import evaluate
 from skillmatch_ray.evaluation.malt import import_benchmark, read_benchmark
@@ -118,7 +118,7 @@ def test_the_converted_dataset_is_a_dataset_of_ours(files, tmp_path):
         written = Dataset(tmp_path / name)
         assert written.freelancers() == benchmark.freelancers
         assert written.projects() == benchmark.projects
-        assert {(j.project_id, j.freelancer_id, j.grade) for j in written.qrels()} == {
+        assert {(j.project_id, j.freelancer_id, j.grade) for j in written.read(QRELS)} == {
             (*pair, 2) for pair in benchmark.relevant
         }
 

@@ -1,3 +1,5 @@
+"""Hard filters: Milvus lets pass exactly those whom an oracle in Python lets pass."""
+
 from __future__ import annotations
 
 import datetime as dt

@@ -1,3 +1,5 @@
+"""The journal of online changes: durable, torn lines cut off, shortened without forgetting the deleted."""
+
 from __future__ import annotations
 
 import datetime as dt

@@ -1,3 +1,5 @@
+"""Releases: built, refused by the gate, switched, rolled back, brought up to date, compacted and pruned."""
+
 from __future__ import annotations
 
 import subprocess
@@ -139,7 +141,7 @@ def test_a_failed_gate_leaves_the_old_release(
     assert found(world) == world.rows[0].id
     if old.uri is not None:
         with Backend(world.config.milvus) as backend:
-            ours = [c for c in backend.collections() if c.startswith(world.config.milvus.alias)]
+            ours = [c for c in backend.client.list_collections() if c.startswith(world.config.milvus.alias)]
             assert ours == [old.collection]
 
 

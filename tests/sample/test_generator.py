@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from skillmatch_ray.config import SampleSettings
-from skillmatch_ray.dataset import TABLES, Dataset, TableReport
+from skillmatch_ray.dataset import QRELS, TABLES, Dataset, TableReport
 from skillmatch_ray.documents import Document
 from skillmatch_ray.errors import DatasetError
 from skillmatch_ray.files import read_json
@@ -90,7 +90,7 @@ def test_memory_does_not_grow_with_the_sample(tmp_path: Path, monkeypatch: pytes
 
 def test_grades_agree_with_an_oracle(sample: Dataset, recipe: Recipe) -> None:
     """Every pair graded again from its skills alone; pairs that qrels leave out have grade 0."""
-    found = {(j.project_id, j.freelancer_id): j.grade for j in sample.qrels()}
+    found = {(j.project_id, j.freelancer_id): j.grade for j in sample.read(QRELS)}
     people = [recipe.world.person(i) for i in range(recipe.settings.freelancers)]
     expected = {}
     for index in range(recipe.settings.projects):
@@ -109,7 +109,7 @@ def test_grades_agree_with_an_oracle(sample: Dataset, recipe: Recipe) -> None:
 def test_projects_have_answers_and_near_misses(sample: Dataset, recipe: Recipe) -> None:
     relevant: dict[str, int] = defaultdict(int)
     near = 0
-    for judgement in sample.qrels():
+    for judgement in sample.read(QRELS):
         relevant[judgement.project_id] += judgement.grade >= 2
         near += judgement.grade == 1
     count = recipe.settings.projects
@@ -121,7 +121,7 @@ def test_projects_have_answers_and_near_misses(sample: Dataset, recipe: Recipe) 
 def test_only_held_out_projects_are_judged_by_default(tmp_path: Path) -> None:
     write_sample(tmp_path / "sample", SMALL, 3)
     named = read_json(tmp_path / "sample" / "sample.json")["held_out_projects"]
-    judged = {judgement.project_id for judgement in Dataset(tmp_path / "sample").qrels()}
+    judged = {judgement.project_id for judgement in Dataset(tmp_path / "sample").read(QRELS)}
     assert judged == {*named["later"], *named["occupations"]}
 
 
@@ -192,7 +192,7 @@ def test_languages_are_mixed(sample: Dataset) -> None:
     languages = {d.id: d.language for d in (*sample.freelancers(), *sample.projects())}
     for language in LANGUAGES:
         assert 0.12 < sum(x == language for x in languages.values()) / len(languages) < 0.28
-    pairs = [(languages[j.project_id], languages[j.freelancer_id]) for j in sample.qrels() if j.grade >= 2]
+    pairs = [(languages[j.project_id], languages[j.freelancer_id]) for j in sample.read(QRELS) if j.grade >= 2]
     assert sum(p != f for p, f in pairs) > 0.7 * len(pairs)
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from taxonomy_form import write_taxonomy
 
 from skillmatch_ray.config import SampleSettings
-from skillmatch_ray.dataset import Dataset
+from skillmatch_ray.dataset import QRELS, Dataset
 from skillmatch_ray.sample.generator import Recipe, write_sample
-from skillmatch_ray.sample.parquet_taxonomy import MIN_CORE_SKILLS, read_taxonomy, split_label, write_taxonomy
+from skillmatch_ray.sample.parquet_taxonomy import MIN_CORE_SKILLS, read_taxonomy, split_label
 from skillmatch_ray.sample.taxonomy import (
     BUILTIN_DIRECTORY,
     LANGUAGES,
@@ -189,7 +190,7 @@ def test_sample_of_esco(esco: Taxonomy, tmp_path: Path) -> None:
     settings = SampleSettings(freelancers=400, projects=150, taxonomy=ESCO, judge="all")
     write_sample(tmp_path / "sample", settings, 5)
     dataset = Dataset(tmp_path / "sample")
-    qrels = dataset.qrels()
+    qrels = list(dataset.read(QRELS))
     assert len(dataset.freelancers()) == 400
     assert sum(j.grade >= 2 for j in qrels) > 2 * 150
     assert sum(j.grade == 1 for j in qrels) > 4 * 150
