@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import socket
 
 import numpy as np
 import pytest
 from quickstart_helpers import skillmatch
+from waiting import free_port
 
 from skillmatch_ray.benchmarks.serve import Level, ServeBenchmark, brief_lengths, conclude, parse_wrk
 
@@ -42,13 +42,10 @@ def test_briefs_have_250_tokens_on_average_and_600_at_the_95th_percentile():
 @pytest.mark.slow
 @pytest.mark.e2e
 def test_the_service_is_measured_from_end_to_end(tiny_workspace, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     report = tmp_path / "serve.json"
     done = skillmatch(
         "benchmark", "serve", "-w", tiny_workspace.root, "-c", tiny_workspace.config, "--seconds", 2, "--soak", 0.2,
-        "-s", f"serving.port={port}", "--report", report, timeout=600,
+        "-s", f"serving.port={free_port()}", "--report", report, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(report.read_text())

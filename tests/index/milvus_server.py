@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 import psutil
+from waiting import free_port
 
 from skillmatch_ray.errors import LockedError
 from skillmatch_ray.files import owner_lock
@@ -30,12 +31,6 @@ START_S = 120.0
 TURN_S = 300.0
 ETCD_PEER_PORT = 2380
 """Of the etcd inside the server; it cannot be set, and a second server dies on it without a word."""
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @contextlib.contextmanager

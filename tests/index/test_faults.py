@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from index_helpers import FINGERPRINT, clustered, make_world, random_rows
-from milvus_server import RestartableServer, free_port, lite_server
+from milvus_server import RestartableServer, lite_server
+from waiting import free_port
 
 from skillmatch_ray.config import MilvusSettings
 from skillmatch_ray.documents import Freelancer

@@ -1,12 +1,13 @@
+"""The retriever: exact answers under filters, online changes, and what it refuses."""
+
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 from index_helpers import FINGERPRINT, World, clustered, random_rows
+from waiting import wait_for
 
 from skillmatch_ray.documents import Freelancer
 from skillmatch_ray.errors import FingerprintError, ReleaseError
@@ -15,14 +16,6 @@ from skillmatch_ray.index.filters import Filters
 from skillmatch_ray.index.retriever import Retriever
 
 QUERIES = clustered(12, seed=7)
-
-
-def eventually(check: Callable[[], bool], seconds: float = 15) -> bool:
-    """Servers show a write within their staleness bound; Milvus Lite at once."""
-    deadline = time.monotonic() + seconds
-    while not (done := check()) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return done
 
 
 @pytest.mark.parametrize(
@@ -112,15 +105,16 @@ def test_online_changes_are_found_at_once_and_survive(world: World) -> None:
     with Retriever(world.config) as retriever:
         for newcomer, vector in zip(newcomers, vectors, strict=True):
             retriever.upsert(newcomer, vector, fingerprint=FINGERPRINT)
-            assert eventually(lambda v=vector, n=newcomer: best(retriever, v) == n.id)
+            # Servers show a write within their staleness bound; Milvus Lite at once.
+            wait_for(lambda v=vector, n=newcomer: best(retriever, v) == n.id, "the newcomer's appearance")
         retriever.delete(newcomers[0].id)
         retriever.delete("f000007")
-        assert eventually(lambda: best(retriever, vectors[0]) != newcomers[0].id)
+        wait_for(lambda: best(retriever, vectors[0]) != newcomers[0].id, "the deletion")
         assert retriever.get("f000007") is None
         changed = newcomers[1].model_copy(update={"country": "PT", "daily_rate_eur": 1.0})
         retriever.upsert(changed, vectors[1], fingerprint=FINGERPRINT)
         cheap = Filters(countries=("PT",), max_daily_rate_eur=1)
-        assert eventually(lambda: bool(retriever.search(vectors[1], cheap, fingerprint=FINGERPRINT).candidates))
+        wait_for(lambda: retriever.search(vectors[1], cheap, fingerprint=FINGERPRINT).candidates, "the new rate")
         with pytest.raises(ReleaseError, match="length"):
             retriever.upsert(changed, vectors[1] * 3, fingerprint=FINGERPRINT)
     with Retriever(world.config) as retriever:

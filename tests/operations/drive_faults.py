@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 import ray
 from ray.cluster_utils import Cluster
-from ray_head import wait_for
+from waiting import wait_for
 
 from skillmatch_ray.config import Config
 from skillmatch_ray.dataset import Dataset

@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import psutil
+from waiting import free_port, free_ports
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPTS = Path(sys.executable).parent
 START_S = 180.0
-WAIT_S = 400.0
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    """Look until the condition holds; fails after a time that a loaded machine does not need."""
-    limit = time.monotonic() + WAIT_S
-    while not condition():
-        if time.monotonic() > limit:
-            raise TimeoutError(f"{what} did not happen")
-        time.sleep(0.05)
+ON_CPUS = ("-s", "encode.workers=1", "-s", "encode.gpus_per_worker=0", "-s", "encode.cpus_per_worker=1")
+SMALL_BLOCKS = ("-s", "encode.rows_per_block=2", "-s", "encode.threads_per_worker=1")
+"""Options of encoding: without the GPUs that jobs/encode.yaml asks for, and with many parts."""
 
 
 @dataclass(frozen=True)
@@ -58,23 +50,21 @@ class Head:
         )  # fmt: skip
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports from below the range that systems deal out, or another program may have one before the head does."""
-    found: list[int] = []
-    while len(found) < count:
-        port = random.randrange(20_000, 32_000)  # Ray's workers have those from 10,002 to 19,999
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            found += [port] if port not in found else []
-    return found
-
-
 @contextlib.contextmanager
-def ray_head(num_cpus: int = 4, *, ports: Sequence[int] | None = None) -> Iterator[Head]:
-    """A head that lives as long as the block; it takes four `ports`, by default free ones."""
+def ray_head(
+    num_cpus: int = 4, *, ports: Sequence[int] | None = None, directory: Path | None = None, **more: str
+) -> Iterator[Head]:
+    """A head that lives as long as the block.
+
+    Args:
+        num_cpus: logical ones.
+        ports: four; default: free ones.
+        directory: of its logs and sockets; default: one that goes with it.
+        more: environment.
+    """
     gcs, dashboard, agent, client = ports or free_ports(4)
-    with short_directory() as temporary:
-        environment = _environment()
+    with contextlib.nullcontext(directory) if directory else short_directory() as temporary:
+        environment = _environment(more)
         command = [
             "--head", f"--port={gcs}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
             f"--ray-client-server-port={client}", f"--num-cpus={num_cpus}", f"--temp-dir={temporary}",
@@ -83,6 +73,14 @@ def ray_head(num_cpus: int = 4, *, ports: Sequence[int] | None = None) -> Iterat
             address = f"http://127.0.0.1:{dashboard}"
             _wait_until_it_answers(process, address, temporary / "start.log")
             yield Head(address, f"127.0.0.1:{gcs}", {**environment, "RAY_API_SERVER_ADDRESS": address}, temporary)
+
+
+@contextlib.contextmanager
+def ray_worker(gcs: str, num_cpus: int, log: Path, **more: str) -> Iterator[None]:
+    """A node that joins the head at `gcs`, as long as the block; what it says goes to `log`."""
+    command = [f"--address={gcs}", f"--num-cpus={num_cpus}", f"--dashboard-agent-listen-port={free_port()}"]
+    with _started(command, _environment(more), log):
+        yield
 
 
 @contextlib.contextmanager
@@ -95,10 +93,10 @@ def short_directory() -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _environment() -> dict[str, str]:
+def _environment(more: Mapping[str, str]) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     path = f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"
-    return {**inherited, "PATH": path, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    return {**inherited, "PATH": path, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", **more}
 
 
 @contextlib.contextmanager

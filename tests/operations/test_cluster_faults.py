@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from ray_head import end_tree, free_ports
+from ray_head import end_tree
+from waiting import free_port
 
 from skillmatch_ray.config import load_config
 from skillmatch_ray.files import read_json
@@ -36,6 +37,7 @@ def drive(fault, tiny_workspace, workspace, out, *overrides):
     config = load_config(tiny_workspace.config, [f"workspace={workspace.root}", *overrides])
     (out / "config.json").write_text(config.model_dump_json())
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     log = out / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -74,8 +76,7 @@ def test_a_node_lost_in_training_costs_the_steps_since_the_last_checkpoint(tiny_
 
 
 def test_a_node_lost_in_serving_costs_seconds_and_no_answer_changes(tiny_workspace, workspace, tmp_path):
-    (port,) = free_ports(1)
-    found = drive("serving_node_lost", tiny_workspace, workspace, tmp_path / "out", f"serving.port={port}")
+    found = drive("serving_node_lost", tiny_workspace, workspace, tmp_path / "out", f"serving.port={free_port()}")
     assert found["before"][0] == 200
     assert len(found["before"][1]) == 5
     assert found["after"] == found["before"]

@@ -8,6 +8,7 @@ import socket
 
 import pytest
 from typer.testing import CliRunner
+from waiting import free_port
 
 from skillmatch_ray.cli import app
 from skillmatch_ray.config import load_config
@@ -27,9 +28,7 @@ from skillmatch_ray.operations.doctor import (
 
 @pytest.fixture
 def closed_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import re
 import shutil
 
 import pytest
-from ray_head import free_ports, ray_head, wait_for
+from ray_head import ray_head
+from waiting import free_ports, wait_for
 
 from skillmatch_ray.files import read_json
 from skillmatch_ray.workspace import Workspace

@@ -10,7 +10,8 @@ import signal
 
 import pyarrow.parquet as pq
 import pytest
-from ray_head import ROOT, ray_head, wait_for
+from ray_head import ON_CPUS, ROOT, SMALL_BLOCKS, ray_head
+from waiting import wait_for
 
 from skillmatch_ray.files import read_json
 from skillmatch_ray.index.releases import directory_bytes, list_releases
@@ -19,8 +20,6 @@ from skillmatch_ray.workspace import Workspace
 pytestmark = pytest.mark.e2e
 
 MOST_MEGABYTES = 5.0
-ON_CPUS = ("-s", "encode.workers=1", "-s", "encode.gpus_per_worker=0", "-s", "encode.cpus_per_worker=1")
-SMALL_BLOCKS = ("-s", "encode.rows_per_block=2", "-s", "encode.threads_per_worker=1")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import random
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import psutil
 import pytest
 import ray
 from pipeline_helpers import assert_same_vectors, profiles, vectors_by_id, write_freelancers
+from waiting import wait_for
 
 from skillmatch_ray.config import Config
 from skillmatch_ray.dataset import Dataset
@@ -50,13 +50,6 @@ def expected(dataset: Dataset, model_dir: Path) -> dict[str, np.ndarray]:
 
 def parts(out: Path) -> int:
     return len(list(out.glob("part-*.parquet")))
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 180) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "what the test waits for did not happen"
-        time.sleep(0.005)
 
 
 def random_moment(trial: int) -> int:
@@ -92,7 +85,7 @@ def test_a_killed_driver_is_continued(
     script = Path(__file__).with_name("drive_encode.py")
     places = [str(place) for place in (tmp_path / "config.json", dataset.root, model_dir, out)]
     with subprocess.Popen([sys.executable, str(script), *places], env=driver_environment(trial)) as driver:
-        wait_for(lambda: parts(out) >= random_moment(trial) or driver.poll() is not None)
+        wait_for(lambda: parts(out) >= random_moment(trial) or driver.poll() is not None, "a part")
         assert driver.poll() is None, "the run ended before it could be killed"
         family = psutil.Process(driver.pid).children(recursive=True)
         driver.kill()
@@ -126,7 +119,7 @@ def test_a_killed_actor_costs_no_row(
     out, killed = tmp_path / "out", []
 
     def kill() -> None:
-        wait_for(lambda: parts(out) >= random_moment(trial))
+        wait_for(lambda: parts(out) >= random_moment(trial), "a part")
         victim = random.Random(trial).choice(sorted(actors()))
         os.kill(victim, 9)
         killed.append(victim)

@@ -8,8 +8,9 @@ import shutil
 import time
 
 import pytest
-from milvus_server import free_port, lite_server, milvus_server
+from milvus_server import lite_server, milvus_server
 from serving_helpers import Local, send
+from waiting import free_port
 
 from skillmatch_ray.config import load_config
 from skillmatch_ray.dataset import Dataset

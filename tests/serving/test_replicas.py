@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 from serving_helpers import replicas
+from waiting import free_port, wait_for
 
 from skillmatch_ray.config import load_config
 from skillmatch_ray.errors import ConfigError
@@ -29,10 +28,7 @@ SETTINGS = ["serving.deployments=several", "serving.encoder_replicas=2", "servin
 def config(tiny_workspace, tmp_path_factory):
     root = tmp_path_factory.mktemp("replicas") / "workspace"
     shutil.copytree(tiny_workspace.root, root)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return load_config(tiny_workspace.config, [f"workspace={root}", f"serving.port={port}", *SETTINGS])
+    return load_config(tiny_workspace.config, [f"workspace={root}", f"serving.port={free_port()}", *SETTINGS])
 
 
 @pytest.mark.slow  # four replicas start, one of them twice
@@ -48,25 +44,18 @@ def test_no_request_fails_when_one_of_two_encoders_is_killed(config):
     with serving(config) as address, ThreadPoolExecutor(3) as pool:
         running = [pool.submit(client, address) for _ in range(3)]
         try:
-            wait_for(lambda: len(statuses) > 20)
+            wait_for(lambda: len(statuses) > 20, "answers")
             before = replicas("ProjectEncoder")
             assert len(before) == 2
             os.kill(before[0], signal.SIGKILL)
-            wait_for(lambda: len(set(replicas("ProjectEncoder")) - set(before)) == 1)
+            wait_for(lambda: len(set(replicas("ProjectEncoder")) - set(before)) == 1, "a new replica")
             seen = len(statuses)
-            wait_for(lambda: len(statuses) > seen + 20)
+            wait_for(lambda: len(statuses) > seen + 20, "answers after the kill")
         finally:
             done.set()
         for one in running:
             one.result()
     assert set(statuses) == {200}
-
-
-def wait_for(condition, limit_s=120):
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "not within the limit"
-        time.sleep(0.2)
 
 
 @pytest.mark.parametrize(

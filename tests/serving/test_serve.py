@@ -22,6 +22,7 @@ import pytest
 import yaml
 from quickstart_helpers import skillmatch
 from serving_helpers import replicas
+from waiting import free_port
 
 from skillmatch_ray.client import Service
 from skillmatch_ray.config import load_config
@@ -34,12 +35,6 @@ pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parent.parent.parent
 BRIEF = {"project": {"title": "React developer", "skills": ["React"]}, "top_k": 3}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
