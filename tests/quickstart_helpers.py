@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+from skillmatch_ray.cli import main
 
 TINY_QUICKSTART = """
 backbone: {name: %s, max_section_tokens: 64, dtype: float32}
@@ -31,3 +36,15 @@ def skillmatch(*arguments: object, timeout: float = 400) -> subprocess.Completed
     """Run the installed command line."""
     command = [str(Path(sys.executable).parent / "skillmatch"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def skillmatch_here(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command line in this process: imports and the Ray of the test run serve for all calls."""
+    output, errors, words = io.StringIO(), io.StringIO(), ["skillmatch", *map(str, arguments)]
+    code: Any = 0
+    with mock.patch.object(sys, "argv", words), contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        try:
+            main()
+        except SystemExit as e:
+            code = e.code
+    return subprocess.CompletedProcess(words, int(code or 0), output.getvalue(), errors.getvalue())

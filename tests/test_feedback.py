@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from quickstart_helpers import skillmatch
+from quickstart_helpers import skillmatch_here
 
 from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.errors import DatasetError
@@ -90,7 +90,7 @@ def test_without_a_log_there_is_nothing_to_join(tmp_path):
 
 def test_the_verb_joins_and_reports(workspace, tmp_path):
     crm, report = write_outcomes(tmp_path / "crm", *OUTCOMES), tmp_path / "report.json"
-    done = skillmatch(
+    done = skillmatch_here(
         "feedback", "-w", workspace.root, "--outcomes", crm, "--out", tmp_path / "out", "--report", report
     )
     assert done.returncode == 0, done.stderr

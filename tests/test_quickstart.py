@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from quickstart_helpers import TINY_QUICKSTART, skillmatch
+from quickstart_helpers import TINY_QUICKSTART, skillmatch, skillmatch_here
 
 pytestmark = pytest.mark.e2e
 
@@ -43,9 +43,10 @@ def test_three_briefs_are_answered_and_the_next_steps_told(tiny_workspace):
     assert "skillmatch serve --workspace" in tiny_workspace.output
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_a_second_run_reuses_everything_and_says_the_same(tiny_workspace, tmp_path):
     report = tmp_path / "again.json"
-    done = skillmatch("quickstart", "-w", tiny_workspace.root, "-c", tiny_workspace.config, "--report", report)
+    done = skillmatch_here("quickstart", "-w", tiny_workspace.root, "-c", tiny_workspace.config, "--report", report)
     assert done.returncode == 0, done.stderr[-3000:]
     again = json.loads(report.read_text())
     assert again["evaluation"] == tiny_workspace.report["evaluation"]
@@ -58,7 +59,7 @@ def test_match_answers_a_text_and_a_file(tiny_workspace, tmp_path):
     brief.write_text(json.dumps({"title": "React developer", "skills": ["React"], "country": "FR", "remote": True}))
     for arguments in ((brief,), ("--text", "React developer\nWe rebuild our shop.")):
         report = tmp_path / "match.json"
-        done = skillmatch("match", *arguments, "-w", tiny_workspace.root, "--top-k", 3, "--report", report)
+        done = skillmatch_here("match", *arguments, "-w", tiny_workspace.root, "--top-k", 3, "--report", report)
         assert done.returncode == 0, done.stderr[-3000:]
         candidates = json.loads(report.read_text())["candidates"]
         assert len(candidates) == 3
@@ -69,6 +70,7 @@ def test_match_answers_a_text_and_a_file(tiny_workspace, tmp_path):
             assert sum(shares) == pytest.approx(candidate["score"], abs=1e-3)
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_a_users_own_dataset_of_fifty_goes_through(tiny_workspace, tmp_path):
     """Mixed missing fields, no history: the head learns from the sample, the fifty are indexed."""
     data = tmp_path / "data"
@@ -81,10 +83,10 @@ def test_a_users_own_dataset_of_fifty_goes_through(tiny_workspace, tmp_path):
         rows.append(json.dumps(row))
     (data / "freelancers.jsonl").write_text("\n".join([*rows, "not json"]) + "\n")
     report = tmp_path / "report.json"
-    done = skillmatch(
+    done = skillmatch_here(
         "quickstart", "-w", tiny_workspace.root, "-c", tiny_workspace.config, "-d", data, "--report", report
     )  # fmt: skip
-    back = skillmatch("release", "rollback", "-w", tiny_workspace.root)
+    back = skillmatch_here("release", "rollback", "-w", tiny_workspace.root)
     assert back.returncode == 0, back.stderr
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(report.read_text())
@@ -127,7 +129,7 @@ def test_errors_name_the_value_and_the_next_action(tiny_workspace, tmp_path):
         (("train", "-d", tmp_path, "-m", tmp_path / "m", "-s", "training.loss={infonze: {}}"), ["infonce"]),
         (("quickstart", "-w", tmp_path, "-d", tmp_path / "nothing"), ["nothing"]),
     ):
-        done = skillmatch(*arguments)
+        done = skillmatch_here(*arguments)
         assert done.returncode == 1, (arguments, done.stderr)
         assert "Traceback" not in done.stderr, done.stderr[-2000:]
         for word in words:

@@ -468,7 +468,7 @@ def _log_handlers_kept() -> Iterator[None]:
     A replica of Ray Serve would log nothing more, and a new controller would take it for broken and replace it.
     """
     configure = logging.config.dictConfig
-    logging.config.dictConfig = lambda _: None
+    logging.config.dictConfig = lambda config: None  # noqa: ARG005
     try:
         yield
     finally:

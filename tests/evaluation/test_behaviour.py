@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from quickstart_helpers import skillmatch
+from quickstart_helpers import skillmatch_here
 from typer.testing import CliRunner
 
 from skillmatch_ray.cli import app
@@ -237,6 +237,7 @@ def test_the_gate_believes_what_was_found_of_this_very_model_only(model_dir, sma
 
 
 @pytest.mark.e2e
+@pytest.mark.usefixtures("ray_session")
 def test_a_release_is_refused_where_checks_are_required(tiny_workspace):
     """The tiny model's result is put there beforehand; nothing is built and the active release stays."""
     root = tiny_workspace.root
@@ -248,7 +249,7 @@ def test_a_release_is_refused_where_checks_are_required(tiny_workspace):
     (model / BEHAVIOUR_FILE).write_text(json.dumps(result))
     releases = sorted((root / "releases").iterdir())
     try:
-        done = skillmatch(
+        done = skillmatch_here(
             "reindex", "--workspace", root, "--config", tiny_workspace.config, "--dataset", root / "dataset",
             "--set", "milvus.gate_checks=true",
         )  # fmt: skip
