@@ -5,7 +5,7 @@ Shapes: Q queries, M columns of figures. NaN marks a query for which a figure is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +61,25 @@ def intervals(values: Values, seed: int, samples: int = SAMPLES) -> Values:
     result: Values = np.nanquantile(found, [tail, 1 - tail], axis=0).T
     result[never] = np.nan
     return result
+
+
+def interval_of(
+    statistic: Callable[[Values], float], values: Values, seed: int, samples: int = SAMPLES
+) -> tuple[float, float]:
+    """Percentile interval (low, high) of a statistic that is no mean, over resampled queries.
+
+    Args:
+        statistic: of figures shaped like `values`.
+        values: (..., Q) figures without NaN.
+        seed: of the draws.
+        samples: how many.
+    """
+    rng = np.random.default_rng([seed, 4])
+    queries = values.shape[-1]
+    found = [statistic(values[..., rng.integers(queries, size=queries)]) for _ in range(samples)]
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(found, [tail, 1 - tail]).tolist()
+    return low, high
 
 
 def compare(first: Values, second: Values, seed: int, samples: int = SAMPLES) -> Comparison:

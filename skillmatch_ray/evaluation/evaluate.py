@@ -16,14 +16,16 @@ from skillmatch_ray.backbone.encoder import Backbone
 from skillmatch_ray.backbone.store import STORE_HEADER, TokenStateStore
 from skillmatch_ray.config import BackboneSettings, Config
 from skillmatch_ray.dataset import Dataset
-from skillmatch_ray.documents import Document
+from skillmatch_ray.documents import Document, Project
 from skillmatch_ray.evaluation.baselines import POOLING_FLOORS, Bm25, random_scorer
 from skillmatch_ray.evaluation.encoders import Encoder, TowerEncoder, encode_all, encoded_corpus
+from skillmatch_ray.evaluation.metrics import Values
 from skillmatch_ray.evaluation.overlap import TOP
 from skillmatch_ray.evaluation.peers import with_peers
 from skillmatch_ray.evaluation.ranking import QueryRanks, Scorer, dense_scorer, rank_judged
-from skillmatch_ray.evaluation.summary import MODEL, PAIR_METRICS, Figures, figures_of, summarise
-from skillmatch_ray.evaluation.task import Task, read_task
+from skillmatch_ray.evaluation.short_queries import ShortQueries
+from skillmatch_ray.evaluation.summary import MODEL, Figures, figures_of, query_values, summarise
+from skillmatch_ray.evaluation.task import Pool, Task, read_task
 from skillmatch_ray.evaluation.truth import RELEVANT_GRADE
 from skillmatch_ray.files import read_json
 from skillmatch_ray.model.matcher import Towers, Vectors, load_matcher, read_model_config
@@ -31,6 +33,8 @@ from skillmatch_ray.model.matcher import Towers, Vectors, load_matcher, read_mod
 Advance = Callable[[float, float, str], None]
 
 KEY_METRICS: Final = ("map", "ndcg@10", "recall@10", "recall@100", "mrr")
+PAIR_METRICS: Final = ("map", "r_precision@5", "r_precision@10", "mrr")
+"""Shown in the terminal: those of the public benchmark."""
 SHOWN_PAIRS: Final = 8
 """More pairs of languages than these are left to the JSON report and the page."""
 MAP_POINTS: Final = 1200
@@ -99,6 +103,11 @@ class EvaluationReport:
             maps = ", ".join(f"{system} {values['map']:.3f}" for system, values in block["systems"].items())
             table.add_section()
             table.add_row(f"{name} ({block['projects']})", maps)
+        short = self.content["short_queries"]
+        if short["projects"]:
+            maps = ", ".join(f"{system} {found['map']:.3f}" for system, found in short["systems"].items())
+            table.add_section()
+            table.add_row(f"short queries ({short['projects']})", maps)
         return table
 
     def systems(self) -> dict[str, dict[str, Any]]:
@@ -191,30 +200,43 @@ def evaluate(
     floors = {name: Towers(s, backbone.dim).to(backbone.device).eval() for name, s in POOLING_FLOORS.items()}
     encoders = with_peers(TowerEncoder(backbone, {**towers, **floors}, store), peers) + list(more)
     task = read_task(dataset)
-    with _encoded(task, encoders, progress) as (queries, corpus, bm25):
+    short = ShortQueries.of(task.projects)
+    asked = [*task.projects, *short.projects]
+    judged = [*task.judged, *(task.judged[q] for q in short.rows)]
+    with _encoded(asked, task.pool, encoders, progress) as (queries, corpus, bm25):
         scorers = {name: dense_scorer(queries[name], corpus[name]) for name in queries}
-        scorers["random"] = random_scorer(len(task.projects), task.pool.size, seed)
+        scorers["random"] = random_scorer(len(asked), task.pool.size, seed)
         scorers["bm25"] = bm25
-        rankings = {name: _rank(task, scorer) for name, scorer in scorers.items()}
+        languages = task.pool.languages.codes
+        ranked = {name: rank_judged(scorer, judged, languages, TOP) for name, scorer in scorers.items()}
         system = MODEL if MODEL in corpus else [*POOLING_FLOORS][-1]
         points = _draw(task.pool.size, seed)
         vectors = np.array(corpus[system][points])
+    briefs = len(task.projects)
+    rankings = {name: ranks[:briefs] for name, ranks in ranked.items()}
     figures = figures_of(task, rankings)
-    content = {**summarise(task, rankings, figures, seed), "settings": _settings(task, dataset, seed)}
+    typed = (
+        {name: query_values(judged[briefs:], ranks[briefs:]) for name, ranks in ranked.items()} if short.rows else {}
+    )
+    content = {
+        **summarise(task, rankings, figures, seed),
+        "short_queries": short.summarise(_maps(typed), _maps(figures), seed),
+        "settings": _settings(task, dataset, seed),
+    }
     return EvaluationReport(content, Detail(task, rankings, figures, points, vectors, system))
 
 
-def _rank(task: Task, scorer: Scorer) -> list[QueryRanks]:
-    return rank_judged(scorer, task.judged, task.pool.languages.codes, TOP)
+def _maps(figures: Figures) -> dict[str, Values]:
+    return {name: table["map"] for name, table in figures.items()}
 
 
 @contextmanager
 def _encoded(
-    task: Task, encoders: Sequence[Encoder], progress: Advance
+    projects: Sequence[Project], pool: Pool, encoders: Sequence[Encoder], progress: Advance
 ) -> Iterator[tuple[dict[str, Vectors], dict[str, Vectors], Scorer]]:
     """Vectors of projects and pool under every encoder, and BM25 over the same documents."""
-    total, done = len(task.projects) + task.pool.size, 0
-    bm25 = Bm25(task.projects)
+    total, done = len(projects) + pool.size, 0
+    bm25 = Bm25(projects)
 
     def advance(block: Sequence[Document]) -> None:
         nonlocal done
@@ -225,8 +247,8 @@ def _encoded(
         bm25.add(block)
         advance(block)
 
-    queries = encode_all(encoders, "project", task.projects, advance)
-    with encoded_corpus(encoders, "freelancer", task.pool.everybody(), count) as corpus:
+    queries = encode_all(encoders, "project", projects, advance)
+    with encoded_corpus(encoders, "freelancer", pool.everybody(), count) as corpus:
         yield queries, corpus, bm25.scorer()
 
 

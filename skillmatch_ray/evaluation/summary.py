@@ -16,14 +16,12 @@ from skillmatch_ray.evaluation.baselines import FLOORS
 from skillmatch_ray.evaluation.bias import BIAS_FIGURES, language_bias
 from skillmatch_ray.evaluation.bootstrap import compare, holm, intervals
 from skillmatch_ray.evaluation.metrics import Values, column_table, ranking_metrics, recall_curve
-from skillmatch_ray.evaluation.overlap import TOP, overlaps, skills_at
+from skillmatch_ray.evaluation.overlap import overlaps, skills_at
 from skillmatch_ray.evaluation.ranking import Judged, QueryRanks
 from skillmatch_ray.evaluation.task import UNKNOWN, Task
 from skillmatch_ray.evaluation.truth import RELEVANT_GRADE
 
 MODEL: Final = "model"
-GROUP_METRICS: Final = ("map", f"category_overlap@{TOP}", f"skill_overlap@{TOP}")
-PAIR_METRICS: Final = ("map", "r_precision@5", "r_precision@10", "mrr")
 LEAST_TO_RESAMPLE: Final = 5
 """Of fewer projects a group has no intervals: resampling one project says that nothing varies."""
 CURVE_PLACES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -107,15 +105,15 @@ def _comparisons(figures: Figures, others: Sequence[str], seed: int) -> dict[str
 
 
 def _per_group(figures: Figures, groups: Mapping[str, Sequence[int]], seed: int) -> dict[str, Any]:
-    """MAP and overlaps of every system for each group of projects, with intervals."""
-    chosen = {system: {m: table[m] for m in GROUP_METRICS} for system, table in figures.items()}
-    return {name: _group(chosen, rows, seed) for name, rows in groups.items()}
+    """Metric -> system -> mean, and intervals, for each group of projects."""
+    return {name: _group(figures, rows, seed) for name, rows in groups.items()}
 
 
 def _group(figures: Figures, rows: Sequence[int], seed: int) -> dict[str, Any]:
+    metrics = next(iter(figures.values()))
     return {
         "projects": len(rows),
-        **{m: {system: _mean(table[m][rows]) for system, table in figures.items()} for m in GROUP_METRICS},
+        **{metric: {system: _mean(table[metric][rows]) for system, table in figures.items()} for metric in metrics},
         "intervals": _group_intervals(figures, rows, seed),
     }
 
@@ -173,17 +171,10 @@ def _per_language_pair(task: Task, rankings: Rankings, seed: int) -> dict[str, A
             for code in np.unique(spoken[query.grades >= RELEVANT_GRADE]):
                 pair = f"{project.language or UNKNOWN}-{languages.names[code]}"
                 own = spoken == code
-                row = ranking_metrics(ranks.in_group[own], query.grades[own], RELEVANT_GRADE)
-                cells[pair][name].append({metric: row[metric] for metric in PAIR_METRICS})
+                cells[pair][name].append(ranking_metrics(ranks.in_group[own], query.grades[own], RELEVANT_GRADE))
     return {pair: _pair(systems, seed) for pair, systems in sorted(cells.items())}
 
 
 def _pair(systems: Mapping[str, Sequence[dict[str, float]]], seed: int) -> dict[str, Any]:
     tables = {name: column_table(rows) for name, rows in systems.items()}
-    rows = list(range(len(next(iter(systems.values())))))
-    bounds = _group_intervals(tables, rows, seed)
-    return {
-        "projects": len(rows),
-        **{m: {name: _mean(table[m]) for name, table in tables.items()} for m in PAIR_METRICS},
-        "intervals": {name: found["map"] for name, found in bounds.items()},
-    }
+    return _group(tables, range(len(next(iter(systems.values())))), seed)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
 import numpy as np
 
+from skillmatch_ray.config import Config
+from skillmatch_ray.evaluation.alignment import pair_alignments, translations
 from skillmatch_ray.evaluation.ranking import Judged
 from skillmatch_ray.studies.material import Material
-from skillmatch_ray.studies.study import Contrast, Run, Study, Variant, table
+from skillmatch_ray.studies.measure import Encoder, Ranked, encoder_of, material_of, rank
+from skillmatch_ray.studies.study import Contrast, Places, Run, Study, Variant, table
 
 ItemT = TypeVar("ItemT")
+
+TRANSLATED: Final = 20
+"""Freelancers, written in every language, whose translations are looked for."""
+TRANSLATION_SEED: Final = 1000
+"""Another than that of samples: nobody has learned from these people."""
+ALIGNMENT: Final = "translation rank "
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,25 @@ def spread(items: Sequence[ItemT], count: int) -> list[ItemT]:
     return [items[int(i)] for i in np.linspace(0, len(items) - 1, count).round()]
 
 
+def measure(study: Study, variant: Variant, config: Config, seed: int, places: Places) -> Run:
+    """The usual measure, and where translations stand under the same encoder."""
+    del study
+    started = time.perf_counter()
+    material = material_of(variant, config, seed, places)
+    encoder = encoder_of(variant, config, material, places)
+    projects, pool = encoder("project", material.projects), encoder("freelancer", material.freelancers)
+    figures = {**encoder.figures, **alignment(encoder)}
+    ranks = rank(projects, pool, material)
+    return Ranked(material, ranks, figures, time.perf_counter() - started).run(variant, seed)
+
+
+def alignment(encoder: Encoder) -> dict[str, float]:
+    """Mean rank of a freelancer's translation among all of its language, for each pair of languages."""
+    written = translations(TRANSLATED, TRANSLATION_SEED)
+    found = pair_alignments({language: encoder("freelancer", people) for language, people in written.items()})
+    return {ALIGNMENT + pair: values.mean_rank for pair, values in found.items()}
+
+
 def by_language_pair(runs: Sequence[Run], out: Path) -> list[str]:
     """MAP of every variant for each language pair, and a heat map of what training everything changed."""
     first = {run.variant: run for run in reversed(runs)}
@@ -78,7 +107,17 @@ def by_language_pair(runs: Sequence[Run], out: Path) -> list[str]:
     return [
         f"## By language pair\n\n{note}\n\n" + table(("pair", "projects", *names), rows),
         "![What training all layers changed, by language pair](pairs.png)",
+        _alignment(first, names),
     ]
+
+
+def _alignment(first: Mapping[str, Run], names: Sequence[str]) -> str:
+    """Ranks of translations by pair of languages, and their mean."""
+    keys = [key for key in first["frozen"].figures if key.startswith(ALIGNMENT)]
+    rows = [(key.removeprefix(ALIGNMENT), *(f"{run.figures[key]:.2f}" for run in first.values())) for key in keys]
+    mean = ("mean", *(f"{np.mean([run.figures[key] for key in keys]):.2f}" for run in first.values()))
+    note = f"Mean rank of a freelancer's translation among {TRANSLATED} of its language (1: always first), first seed."
+    return f"## Language alignment\n\n{note}\n\n" + table(("pair", *names), [*rows, mean])
 
 
 def _mean(run: Run, pair: str) -> str:
@@ -122,7 +161,7 @@ STUDY = Study(
     question=(
         "Does it pay to train the backbone too? The same head learns on frozen token states, and with the last two, "
         "six, or all layers of the backbone learning; quality is told in all, and for projects and freelancers of the "
-        "same and of different languages."
+        "same and of different languages, and so is how near a document's translation stands."
     ),
     variants=(
         Variant("frozen", "frozen backbone", change=_FEW),
@@ -141,5 +180,6 @@ STUDY = Study(
         "Indicative only: 200 training projects, 24 steps, one seed, 60 judged projects, a pool of about 300; a",
         "backbone may need more of all to show what it can gain or lose.",
     ),
+    measure=measure,
     more=by_language_pair,
 )

@@ -17,7 +17,7 @@ from skillmatch_ray.studies.study import FULL, SMALL, Places, Run, Study, Varian
 
 Advance = Callable[[float, float, str], None]
 
-FORMAT = 1
+FORMAT = 2
 """Of a result; raised where its fields or their meaning change, so that older results are run again."""
 CPUS_PER_RUN = 2
 """Logical CPUs of one run: a local Ray counts every core twice, so that runs fill the cores with one thread each."""

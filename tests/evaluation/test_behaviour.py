@@ -166,6 +166,16 @@ def test_each_flaw_trips_its_own_check_and_no_other(material, model, caught):
     assert {name for name, passed in verdicts(model(material), material).items() if not passed} == {caught}
 
 
+def test_an_interval_is_about_its_own_figure(material):
+    """A name worth 2 x 1 in every case: its effect is the largest in every resample, and always 2 less a twelfth."""
+    findings = {one.name: one for one in check_model(LikesAName(material), material).findings}
+    for finding in findings.values():
+        low, high = finding.interval
+        assert low <= finding.value + 1e-9, finding.name
+        assert finding.value <= high + 1e-9, finding.name
+    assert findings["first_names"].interval[1] > 0.15
+
+
 def test_a_model_that_knows_only_trades_does_not_notice_a_missing_skill(material):
     assert not verdicts(DeafToSkills(material), material)["must_have_removed"]
 

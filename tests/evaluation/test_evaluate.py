@@ -105,7 +105,49 @@ def test_without_a_model_the_floors_are_evaluated(dataset, tiny_backbone):
     assert found["model"] is None
     assert found["comparisons"] == {}
     assert len(found["baselines"]) == 5
-    assert report.render().renderables[0].row_count == 5
+    assert report.render().renderables[0].row_count == 5 + 1  # and the short queries
+
+
+def test_a_short_query_is_ranked_like_a_project_that_has_only_its_words(dataset, tiny_backbone, tmp_path):
+    """Every other brief lists skills. The dataset of queries is evaluated as one of its own, briefs and all."""
+    judge(dataset)
+    listed = {f"p{i}": ["SQL", TRADES[i % 5], "dbt", "Go"] if i % 2 else [] for i in range(20)}
+    rows = [{**project(i), "skills": listed[f"p{i}"]} for i in range(20)]
+    write_table(dataset.root, "projects", rows)
+    systems = {"model": towers(tiny_backbone)}
+    found = evaluate(dataset, tiny_backbone, systems).as_dict()
+    typed = Dataset(tmp_path / "typed")
+    typed.root.mkdir()
+    (typed.root / "freelancers.jsonl").write_text((dataset.root / "freelancers.jsonl").read_text())
+    queries = [{"project_id": p, "title": " ".join(skills[:3])} for p, skills in listed.items() if skills]
+    write_table(typed.root, "projects", queries)
+    grades = [{"project_id": j.project_id, "freelancer_id": j.freelancer_id, "grade": j.grade} for j in dataset.qrels()]
+    write_table(typed.root, "qrels", [row for row in grades if listed[row["project_id"]]])
+    expected = evaluate(typed, tiny_backbone, systems).as_dict()
+    assert found["short_queries"]["projects"] == expected["counts"]["projects"] == 5
+    assert expected["short_queries"] == {**expected["short_queries"], "projects": 0, "systems": {}}
+    for name in ("model", "bm25", "e5_mean"):
+        block = found["short_queries"]["systems"][name]
+        whole = expected["model"] if name == "model" else expected["baselines"][name]
+        assert block["map"] == pytest.approx(whole["map"], abs=0.01)  # other padding, last bits
+        assert block["difference"] == pytest.approx(block["map"] - block["map_of_briefs"], abs=1e-5)
+
+
+@pytest.mark.parametrize("block", ["per_language", "per_category", "per_language_pair"])
+def test_every_metric_has_a_mean_and_an_interval_in_every_group(dataset, tiny_backbone, block):
+    judge(dataset)
+    found = evaluate(dataset, tiny_backbone, {"model": towers(tiny_backbone)}).as_dict()
+    metrics = set(found["model"]) - (
+        {"category_overlap@10", "skill_overlap@10"} if block == "per_language_pair" else set()
+    )
+    for group in found[block].values():
+        assert set(group) == {"projects", "intervals", *metrics}
+        assert all(set(group[metric]) == {"model", *FLOORS} for metric in metrics)
+        for system, bounds in group["intervals"].items():
+            assert set(bounds) == metrics
+            for metric, interval in bounds.items():
+                assert (interval is None) == (group["projects"] < 5)
+                assert interval is None or interval[0] <= group[metric][system] <= interval[1]
 
 
 def test_projects_without_a_relevant_freelancer_are_left_out_and_counted(dataset, tiny_backbone):

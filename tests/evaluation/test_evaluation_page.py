@@ -92,6 +92,24 @@ def test_a_browser_draws_every_image_and_runs_nothing(page):
     assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()]
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium; apt-get install chromium")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_narrow_window_shows_all_of_it_on_the_grounds_of_its_scheme(page, scheme):
+    """390 pixels, a telephone: wide tables scroll in their own frames, the page itself does not."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme=scheme)
+        tab.goto(page.as_uri())
+        width = tab.evaluate("document.documentElement.scrollWidth")
+        grounds = tab.eval_on_selector_all("body, section", "all => all.map(e => getComputedStyle(e).backgroundColor)")
+        browser.close()
+    assert width <= 390
+    shades = [int(re.findall(r"\d+", ground)[0]) for ground in grounds]
+    assert (max(shades) < 80) if scheme == "dark" else (min(shades) > 200)
+
+
 def test_equal_figures_are_equal_bytes():
     first, again = (
         plots.image(plots.heat_map({("en", "fr"): 0.5, ("fr", "fr"): 1.0}, "project", "freelancer")) for _ in "ab"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from skillmatch_ray.evaluation import metrics, ranking
-from skillmatch_ray.evaluation.bootstrap import compare, holm, interval, intervals, randomisation_p
+from skillmatch_ray.evaluation.bootstrap import compare, holm, interval, interval_of, intervals, randomisation_p
 from skillmatch_ray.evaluation.ranking import Judged, dense_scorer, matrix_scorer, rank_judged
 
 NONE = np.array([], dtype=np.int64)
@@ -123,6 +123,15 @@ def test_intervals_of_columns_are_those_of_each_alone_and_skip_what_is_not_defin
     low, high = found[1]
     assert low < values[:40, 1].mean() < high
     assert high - low == pytest.approx(2 * 1.96 * values[:40, 1].std() / 40**0.5, rel=0.2)
+
+
+def test_interval_of_a_mean_is_the_usual_one_and_that_of_a_maximum_ends_at_it():
+    values = np.random.default_rng(8).random(200)
+    usual = interval(values, seed=0)
+    assert interval_of(lambda drawn: float(drawn.mean()), values, seed=0) == pytest.approx(usual, abs=0.01)
+    assert interval_of(np.max, values, seed=0)[1] == values.max()
+    both = np.stack([values, values - 1])  # the second row is drawn with the first: their difference never varies
+    assert interval_of(lambda drawn: float((drawn[0] - drawn[1]).mean()), both, seed=0) == pytest.approx((1, 1))
 
 
 def test_holm_by_hand():
