@@ -124,7 +124,11 @@ class MiningSettings(Settings):
 class EncodeSettings(Settings):
     """Documents to vectors with Ray Data."""
 
-    workers: int = Field(1, ge=1, description="actors; a pool of fixed size unless max_workers says otherwise")
+    workers: int | None = Field(
+        None,
+        ge=1,
+        description="actors; None: on CPUs one for each core, as far as memory goes (2 GB each); on GPUs 1",
+    )
     max_workers: int | None = Field(None, ge=1, description="the pool grows up to this where work waits; None: fixed")
     cpus_per_worker: float = Field(1.0, gt=0)
     gpus_per_worker: float = Field(0.0, ge=0)
@@ -135,7 +139,7 @@ class EncodeSettings(Settings):
 
     @model_validator(mode="after")
     def _pool_fits(self) -> EncodeSettings:
-        if self.max_workers is not None and self.max_workers < self.workers:
+        if self.workers is not None and self.max_workers is not None and self.max_workers < self.workers:
             raise ValueError(
                 f"encode.max_workers ({self.max_workers}) must not be below encode.workers ({self.workers})"
             )

@@ -29,7 +29,7 @@ from skillmatch_ray.errors import DatasetError, FingerprintError
 from skillmatch_ray.files import atomic_file, locate, read_table
 from skillmatch_ray.model.batch import EncodedDocument
 from skillmatch_ray.model.matcher import Matcher, Vectors, assemble, load_matcher, read_model_config
-from skillmatch_ray.pipeline.session import actor_pool, encode_threads, ensure_ray
+from skillmatch_ray.pipeline.session import actor_pool, encode_pool
 from skillmatch_ray.pipeline.spool import Spool, spool_in
 from skillmatch_ray.pipeline.vectors import (
     Place,
@@ -335,7 +335,7 @@ def encode_freelancers(
         busy_s=round(sum(done[stage] for stage in ("wait", "backbone", "head", "write")), 2),
         seconds=round(time.perf_counter() - started, 2),
         fingerprint=description["fingerprint"],
-        workers=min(config.encode.workers, len(spool.blocks)),
+        workers=int(done["workers"]),
         stage_s={stage: round(done[stage], 2) for stage in STAGES if done},
         peak_mb=round(done["peak_mb"], 1),
         computed_tokens=int(done["computed_tokens"]),
@@ -375,20 +375,20 @@ def _write_quarantine(path: Path, rows: list[BadRow]) -> None:
 
 
 def _encode_blocks(config: Config, spool: Spool, actor: dict[str, object], progress: Advance) -> dict[str, float]:
-    """Sums over all blocks of rows, tokens and seconds of each stage; the greatest peak_mb; the steady rate."""
+    """Sums over all blocks of rows, tokens and seconds of each stage; greatest peak_mb; steady rates; workers."""
     done: dict[str, float] = defaultdict(float)
     if not spool.blocks:
         return done
     import ray.data
 
-    ensure_ray(config.ray)
-    tasks = [pa.table({"path": paths}) for paths in spool.tasks(config.encode.workers)]
+    pool = encode_pool(config)
+    tasks = [pa.table({"path": paths}) for paths in spool.tasks(pool.workers)]
     counts = ray.data.from_arrow(tasks).map_batches(
         DocumentEncoder,
         batch_size=None,
         batch_format="pyarrow",
-        fn_constructor_kwargs=actor | {"threads": encode_threads(config.encode)},
-        **actor_pool(config, len(tasks)),
+        fn_constructor_kwargs=actor | {"threads": pool.threads},
+        **actor_pool(config, pool, len(tasks)),
     )
     started, launched = time.perf_counter(), time.time()
     ends: list[BlockEnd] = []
@@ -400,6 +400,7 @@ def _encode_blocks(config: Config, spool: Spool, actor: dict[str, object], progr
         passed = time.perf_counter() - started
         note = f"{done['rows'] / passed:,.1f} rows/s, {done['tokens'] / passed:,.0f} tokens/s"
         progress(done["rows"], spool.rows, note)
+    done["workers"] = min(pool.workers, len(tasks))
     done["startup_s"] = min(end.at for end in ends) - launched
     done["steady_tokens_per_s"], done["steady_tokens_per_cpu_s"] = steady_rates(ends)
     return done

@@ -19,7 +19,7 @@ from skillmatch_ray.dataset import FREELANCERS, PROJECTS, Dataset
 from skillmatch_ray.documents import Document
 from skillmatch_ray.files import owner_lock, read_json, read_table
 from skillmatch_ray.model.matcher import section_prefix
-from skillmatch_ray.pipeline.session import actor_pool, encode_threads, ensure_ray
+from skillmatch_ray.pipeline.session import actor_pool, encode_pool
 from skillmatch_ray.pipeline.spool import Spool, spool_in
 
 Advance = Callable[[float, float, str], None]
@@ -154,9 +154,8 @@ def _texts(documents: Iterable[Document], settings: BackboneSettings) -> Iterato
 def _compute(spool: Spool, config: Config, store_dir: Path) -> Iterator[dict[str, Any]]:
     import ray.data
 
-    ensure_ray(config.ray)
-    settings = config.encode
-    tasks = [pa.table({"path": paths}) for paths in spool.tasks(settings.workers, most=1)]
+    pool = encode_pool(config)
+    tasks = [pa.table({"path": paths}) for paths in spool.tasks(pool.workers, most=1)]
     counts = ray.data.from_arrow(tasks).map_batches(
         SectionStates,
         batch_size=None,
@@ -164,8 +163,8 @@ def _compute(spool: Spool, config: Config, store_dir: Path) -> Iterator[dict[str
         fn_constructor_kwargs={
             "settings": config.backbone,
             "store_dir": store_dir.resolve(),
-            "threads": encode_threads(settings),
+            "threads": pool.threads,
         },
-        **actor_pool(config, len(tasks)),
+        **actor_pool(config, pool, len(tasks)),
     )
     yield from counts.iter_rows()

@@ -31,7 +31,7 @@ def make_config(tiny_settings: BackboneSettings) -> Callable[..., Config]:
     """Tiny backbone, small blocks; `encode` settings as wanted."""
 
     def make(max_bad_share: float = 0.05, **encode: Any) -> Config:
-        settings = {"rows_per_block": 16, "cpus_per_worker": 0.5, "threads_per_worker": 1} | encode
+        settings = {"workers": 1, "rows_per_block": 16, "cpus_per_worker": 0.5, "threads_per_worker": 1} | encode
         backbone = tiny_settings.model_dump()
         return Config.model_validate(
             {"backbone": backbone, "encode": settings, "dataset": {"max_bad_share": max_bad_share}}

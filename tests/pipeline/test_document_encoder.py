@@ -19,7 +19,15 @@ from skillmatch_ray.documents import Freelancer
 from skillmatch_ray.errors import FingerprintError
 from skillmatch_ray.model.matcher import Matcher, load_matcher, section_prefix
 from skillmatch_ray.pipeline.encode import STAGES, BlockEnd, DocumentEncoder, head_vectors, steady_rates
-from skillmatch_ray.pipeline.session import check_pool, encode_threads, share_gpus, threads_for
+from skillmatch_ray.pipeline.session import (
+    WORKER_BYTES,
+    Pool,
+    check_pool,
+    encode_threads,
+    pool_for,
+    share_gpus,
+    threads_for,
+)
 from skillmatch_ray.pipeline.spool import Spool, spool_in
 from skillmatch_ray.pipeline.token_states import SectionStates
 
@@ -171,9 +179,40 @@ def test_gpus_that_are_none_are_refused(gpus: str, message: str) -> None:
 
 def test_threads_follow_the_cpus_asked_for() -> None:
     """From two CPUs on they are the threads; below, the workers of a machine share all; a number given wins."""
-    assert encode_threads(EncodeSettings(workers=3, cpus_per_worker=4)) == 4
-    assert encode_threads(EncodeSettings(workers=1000, cpus_per_worker=0.5)) == 1
-    assert encode_threads(EncodeSettings(workers=3, cpus_per_worker=4, threads_per_worker=2)) == 2
+    assert encode_threads(EncodeSettings(cpus_per_worker=4), 3) == 4
+    assert encode_threads(EncodeSettings(cpus_per_worker=0.5), 1000) == 1
+    assert encode_threads(EncodeSettings(cpus_per_worker=4, threads_per_worker=2), 3) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "cores", "resources", "workers"),
+    [
+        ({}, 2, {"CPU": 4, "memory": 20e9}, 2),  # a local Ray counts each core twice
+        ({}, 16, {"CPU": 32, "memory": 5 * WORKER_BYTES}, 5),  # memory for five
+        ({}, 2, {"CPU": 4, "memory": 0.1e9}, 1),
+        ({}, 8, {"CPU": 8, "memory": 99e9}, 7),  # a cluster reached by address: one CPU feeds them
+        ({}, 1, {"CPU": 1, "memory": 99e9}, 1),
+        ({"cpus_per_worker": 4}, 16, {"CPU": 16, "memory": 99e9}, 3),
+        ({"threads_per_worker": 4}, 16, {"CPU": 32, "memory": 99e9}, 4),
+        ({"gpus_per_worker": 1}, 16, {"CPU": 32, "memory": 99e9, "GPU": 8}, 1),
+        ({"workers": 3}, 16, {"CPU": 32, "memory": 99e9}, 3),
+        ({"max_workers": 2}, 16, {"CPU": 32, "memory": 99e9}, 2),
+    ],
+)
+def test_workers_fill_the_cores_that_memory_allows(
+    settings: dict[str, Any], cores: float, resources: dict[str, float], workers: int
+) -> None:
+    """Not told otherwise, on CPUs a worker of one thread for each core; check_pool accepts what is chosen."""
+    chosen = EncodeSettings(**settings)
+    pool = pool_for(chosen, cores, resources)
+    assert pool.workers == workers
+    if cores > 1:
+        check_pool(chosen, pool.workers, resources)
+
+
+def test_a_pool_may_grow_from_what_is_asked() -> None:
+    settings = EncodeSettings(workers=2, max_workers=5, threads_per_worker=1)
+    assert pool_for(settings, 8, {"CPU": 16}) == Pool(workers=2, most=5, threads=1)
 
 
 def test_config_fixture_is_small(make_config: Callable[..., Config]) -> None:
