@@ -88,11 +88,23 @@ def encode_vectors(config: Config, dataset: Dataset, model_dir: Path, out: Path 
 
     workspace = Workspace(config.workspace)
     out = out or vectors_of(config, model_dir)
-    store = workspace.token_states if workspace.token_states.is_dir() else None
+    store = _states_for(model_dir, workspace.token_states)
     with progress_bar("encoding") as advance:
         report = encode_freelancers(config, living(config, dataset), model_dir, out, store_dir=store, progress=advance)
     write_json(out / "provenance.json", provenance(config))
     return report
+
+
+def _states_for(model_dir: Path, directory: Path) -> Path | None:
+    """The token states in `directory` where they are those of the model's backbone."""
+    from skillmatch_ray.backbone.store import holds_states_of
+    from skillmatch_ray.model.matcher import read_model_config
+
+    if holds_states_of(directory, read_model_config(model_dir)["backbone_fingerprint"]):
+        return directory
+    if directory.is_dir():
+        console().print(f"token states in {directory} are not those of the model's backbone: all are computed anew")
+    return None
 
 
 def mine(config: Config, dataset: Dataset, model_dir: Path, out: Path) -> MiningReport:
@@ -134,9 +146,11 @@ def write_evaluation_page(config: Config, report: EvaluationReport, model_dir: P
     return write_page(report, directory, {"model": model, **provenance(config)})
 
 
-def index_vectors(config: Config, dataset: Dataset, model_dir: Path, url: str | None = None) -> dict[str, Any]:
+def index_vectors(
+    config: Config, dataset: Dataset, model_dir: Path, url: str | None = None, vectors: Path | None = None
+) -> dict[str, Any]:
     """Build an index of the model's vectors, validate it, and make it the active release, through `url` if given."""
-    release = build_index(config, dataset, model_dir)
+    release = build_index(config, dataset, model_dir, vectors)
     activate_release(config, release, url)
     return release.as_dict()
 
@@ -174,8 +188,14 @@ def require_behaviour(model_dir: Path) -> None:
         )
 
 
-def build_index(config: Config, dataset: Dataset, model_dir: Path) -> Release:
+def build_index(config: Config, dataset: Dataset, model_dir: Path, vectors: Path | None = None) -> Release:
     """Build an index of the model's vectors and validate it; it does not answer yet.
+
+    Args:
+        config: backbone, milvus settings and workspace.
+        dataset: with freelancers.
+        model_dir: of the model.
+        vectors: where they lie, also in an object store; None: in the workspace.
 
     Raises:
         ReleaseError: if the gate stays shut.
@@ -184,9 +204,9 @@ def build_index(config: Config, dataset: Dataset, model_dir: Path) -> Release:
 
     if config.milvus.gate_checks:
         require_behaviour(model_dir)
-    workspace = Workspace(config.workspace)
+    workspace, vectors = Workspace(config.workspace), vectors or vectors_of(config, model_dir)
     with progress_bar("index") as advance:
-        return build_release(config, workspace, dataset, model_dir, vectors_of(config, model_dir), progress=advance)
+        return build_release(config, workspace, dataset, model_dir, vectors, progress=advance)
 
 
 def activate_release(config: Config, release: Release, url: str | None = None) -> None:

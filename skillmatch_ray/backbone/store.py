@@ -33,6 +33,12 @@ def section_key(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=_KEY_BYTES).digest()
 
 
+def holds_states_of(directory: Path, fingerprint: str) -> bool:
+    """Whether a directory is a store of this backbone; False where it is none, or another's."""
+    header = directory / STORE_HEADER
+    return header.is_file() and bool(read_json(header)["fingerprint"] == fingerprint)
+
+
 @dataclass(frozen=True)
 class _Place:
     part: int

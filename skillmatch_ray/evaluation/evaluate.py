@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 
 from skillmatch_ray.backbone.encoder import Backbone
-from skillmatch_ray.backbone.store import STORE_HEADER, TokenStateStore
+from skillmatch_ray.backbone.store import TokenStateStore, holds_states_of
 from skillmatch_ray.config import BackboneSettings, Config
 from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.documents import Document, Project
@@ -27,7 +27,6 @@ from skillmatch_ray.evaluation.short_queries import ShortQueries
 from skillmatch_ray.evaluation.summary import MODEL, Figures, figures_of, query_values, summarise
 from skillmatch_ray.evaluation.task import Pool, Task, read_task
 from skillmatch_ray.evaluation.truth import RELEVANT_GRADE
-from skillmatch_ray.files import read_json
 from skillmatch_ray.model.matcher import Towers, Vectors, load_matcher, read_model_config
 
 Advance = Callable[[float, float, str], None]
@@ -161,8 +160,7 @@ def evaluate_directory(
 
 def open_if_of(directory: Path, backbone: Backbone) -> TokenStateStore | None:
     """The token states in `directory` if they are this backbone's; None where there are none, or another's."""
-    header = directory / STORE_HEADER
-    if not header.is_file() or read_json(header)["fingerprint"] != backbone.fingerprint:
+    if not holds_states_of(directory, backbone.fingerprint):
         return None
     return TokenStateStore(directory, backbone.fingerprint, backbone.dim)
 

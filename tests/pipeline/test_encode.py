@@ -24,6 +24,7 @@ from skillmatch_ray.pipeline.encode import QUARANTINE_FILE, STAGES, EncodeReport
 from skillmatch_ray.pipeline.session import share_gpus
 from skillmatch_ray.pipeline.token_states import cache_token_states, section_texts
 from skillmatch_ray.pipeline.vectors import read_manifest
+from skillmatch_ray.stages import encode_vectors
 
 pytestmark = [pytest.mark.ray_local, pytest.mark.usefixtures("ray_session")]
 MakeConfig = Callable[..., Config]
@@ -197,3 +198,21 @@ def test_cached_token_states_are_complete_and_give_the_same_vectors(
     assert (again.sections, again.computed, again.tokens) == (len(texts), 0, 0)
     encode_freelancers(config, dataset, model_dir, tmp_path / "out", store_dir=tmp_path / "states")
     assert_same_vectors(vectors_by_id(tmp_path / "out"), vectors_by_id(run.out), atol=2e-3)
+
+
+def test_token_states_of_another_backbone_are_left_alone(
+    tmp_path: Path,
+    run: Run,
+    dataset: Dataset,
+    model_dir: Path,
+    make_config: MakeConfig,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A workspace may hold those of a backbone that was tried before; encoding says so and goes on without them."""
+    config = make_config(max_bad_share=0.1).model_copy(update={"workspace": tmp_path / "workspace"})
+    others = TokenStateStore(tmp_path / "workspace" / "token_states", "0" * 64, 32)
+    report = encode_vectors(config, dataset, model_dir, tmp_path / "out")
+    assert report.encoded == 198
+    assert "are not those of the model's backbone" in capsys.readouterr().err
+    assert len(TokenStateStore(others.root, others.fingerprint, others.dim)) == 0
+    assert_same_vectors(vectors_by_id(tmp_path / "out"), vectors_by_id(run.out))
