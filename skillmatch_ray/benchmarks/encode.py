@@ -27,6 +27,7 @@ from skillmatch_ray.benchmarks.encode_peers import (
     PeerError,
     Rate,
     different_tokens,
+    fastembed_rate,
     onnxruntime_rate,
     section_vectors,
     sentence_transformers_rates,
@@ -47,7 +48,7 @@ FULL_DOCUMENTS = 20_000
 PEER_SECONDS = 40.0
 """About how long one setting of a peer may run."""
 HEAD_DOCUMENTS = 64
-LEAST_BLOCKS = 12
+LEAST_BLOCKS = 6
 """Of each worker."""
 MATRIX = 2048
 
@@ -140,6 +141,7 @@ def benchmark_encode(
     documents: int = DEFAULT_DOCUMENTS,
     report: Path | None = None,
     full: bool = False,
+    peers: bool = True,
     progress: Progress = lambda *_: None,
 ) -> EncodeBenchmark:
     """Measure everything in one run; writes `report` as JSON where given.
@@ -149,6 +151,7 @@ def benchmark_encode(
         documents: freelancers of the built-in sample.
         report: where the figures go.
         full: 20,000 documents, and every peer over all of them.
+        peers: whether sentence-transformers, ONNX Runtime and fastembed run too.
         progress: called with (steps done, steps, what comes).
     """
     begun = time.perf_counter()
@@ -158,17 +161,18 @@ def benchmark_encode(
     torch.set_num_threads(threads_for(1, config.encode.threads_per_worker))
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
-        progress(0, 6, "sample")
+        progress(0, 7, "sample")
         write_sample(root / "data", config.sample.model_copy(update={"freelancers": count}), config.seed)
         people = Dataset(root / "data").freelancers()
         backbone = Backbone.load(config.backbone)
-        result = _describe(people, backbone, config)
-        progress(1, 6, "bare loop")
+        result = _describe(people, backbone)
+        progress(1, 7, "bare loop")
         result.rates["loop"] = _loop(people, backbone, config)
-        progress(2, 6, "pipeline")
+        progress(2, 7, "pipeline")
         _pipeline(result, backbone, config, root)
-        _peers(result, backbone, _shuffled(_texts(people, backbone)), root, seconds, progress=progress)
-        progress(5, 6, "head, precision, matrix products")
+        if peers:
+            _peers(result, backbone, _shuffled(_texts(people, backbone)), root, seconds, progress=progress)
+        progress(6, 7, "head, precision, matrix products")
         result.head_share = _head_share(people[:HEAD_DOCUMENTS], backbone, config.model)
         result.cosine_to_float32 = _cosine(people, backbone, config)
     _conclude(result, backbone)
@@ -186,21 +190,22 @@ def _peers(
     result: EncodeBenchmark, backbone: Backbone, texts: list[str], root: Path, seconds: float, *, progress: Progress
 ) -> None:
     try:
-        progress(3, 6, "sentence-transformers")
+        progress(3, 7, "sentence-transformers")
         default, best = sentence_transformers_rates(backbone, texts, root / "peer", seconds)
         result.rates |= {"sentence_transformers_default": default, "sentence_transformers_best": best}
     except PeerError as e:
         result.not_run["sentence-transformers"] = str(e)
-    try:
-        progress(4, 6, "ONNX Runtime")
-        result.rates["onnxruntime"] = onnxruntime_rate(backbone, texts, root, seconds)
-    except PeerError as e:
-        result.not_run["ONNX Runtime"] = str(e)
+    for step, name, rate in ((4, "onnxruntime", onnxruntime_rate), (5, "fastembed", fastembed_rate)):
+        try:
+            progress(step, 7, name)
+            result.rates[name] = rate(backbone, texts, root / name, seconds)
+        except PeerError as e:
+            result.not_run[name] = str(e)
 
 
 def _with_many_blocks(config: Config, documents: int) -> Config:
     """Blocks so small that every worker finishes several: a rate needs more than one."""
-    most = max(8, documents // (LEAST_BLOCKS * config.encode.workers))
+    most = max(8, documents // (LEAST_BLOCKS * (config.encode.workers or psutil.cpu_count() or 1)))
     rows = min(config.encode.rows_per_block, most)
     return config.model_copy(update={"encode": config.encode.model_copy(update={"rows_per_block": rows})})
 
@@ -211,7 +216,7 @@ def _texts(people: Sequence[Freelancer], backbone: Backbone) -> list[str]:
     return list(dict.fromkeys(prefix + section.text for person in people for section in person.sections()))
 
 
-def _describe(people: Sequence[Freelancer], backbone: Backbone, config: Config) -> EncodeBenchmark:
+def _describe(people: Sequence[Freelancer], backbone: Backbone) -> EncodeBenchmark:
     texts = _texts(people, backbone)
     lengths = [len(ids) for ids in backbone.tokenize(texts)]
     machine = {
@@ -222,7 +227,6 @@ def _describe(people: Sequence[Freelancer], backbone: Backbone, config: Config) 
         "device": str(backbone.device),
         "dtype": str(backbone.dtype),
         "torch": torch.__version__,
-        "workers": config.encode.workers,
     }
     described = {
         "documents": len(people),
@@ -274,6 +278,7 @@ def _pipeline(result: EncodeBenchmark, backbone: Backbone, config: Config, root:
     )
     result.documents_per_s = round(done.steady_tokens_per_s * done.encoded / done.computed_tokens, 2)
     result.worker_peak_mb = done.peak_mb
+    result.machine["workers"] = done.workers
 
 
 def _head_share(people: Sequence[Freelancer], backbone: Backbone, settings: ModelSettings) -> float:

@@ -1,4 +1,4 @@
-"""The peers of `skillmatch benchmark encode`: sentence-transformers and ONNX Runtime over the very same weights.
+"""The peers of `skillmatch benchmark encode`: sentence-transformers, ONNX Runtime, fastembed over the same weights.
 
 A peer is a function from texts to one vector a section, the mean over its tokens. Before it is timed its vectors
 must agree with ours: a peer that computes less is no peer. Shapes: S sections, T tokens, D dimensions.
@@ -30,6 +30,8 @@ BATCH_SIZES = (8, 16, 32, 64, 128)
 TOKEN_BUDGETS = (1024, 4096)
 AGREEMENT_SECTIONS = 200
 LEAST_AGREEMENT = 0.98
+ONNX_FILE = "model.onnx"
+ONNX_INPUTS = ("input_ids", "attention_mask")
 _TASTE = 64
 """Sections by whose time the size of the subset is chosen."""
 
@@ -124,6 +126,43 @@ def onnxruntime_rate(backbone: Backbone, texts: list[str], directory: Path, seco
     budgets = {budget: _onnx_encode(session, backbone, budget) for budget in TOKEN_BUDGETS}
     _check(budgets[TOKEN_BUDGETS[0]], backbone, texts)
     return _best(budgets, "float32, token budget", texts, backbone, seconds, startup)
+
+
+def fastembed_rate(backbone: Backbone, texts: list[str], directory: Path, seconds: float) -> Rate:
+    """The same ONNX graph in fastembed, float32, the best of `BATCH_SIZES`; it sorts nothing by length.
+
+    Raises:
+        PeerError: if it is not installed, the backbone runs on a GPU, or its vectors differ from ours.
+    """
+    for package in ("onnx", "fastembed", "transformers"):
+        _installed(package)
+    if backbone.device.type != "cpu":
+        raise PeerError("measured on CPUs only")
+    export_onnx(backbone, peer_checkpoint(backbone, directory))
+    started = time.perf_counter()
+    model = fastembed_model(backbone, directory)
+    startup = time.perf_counter() - started
+    sizes = {size: _fastembed_encode(model, size) for size in BATCH_SIZES}
+    _check(sizes[32], backbone, texts)
+    return _best(sizes, "float32, batch", texts, backbone, seconds, startup)
+
+
+def fastembed_model(backbone: Backbone, directory: Path) -> Any:
+    """A fastembed model over a directory with `peer_checkpoint` and `export_onnx`; the graph itself takes the mean."""
+    from fastembed import TextEmbedding
+    from fastembed.common.model_description import ModelSource, PoolingType
+
+    name = f"skillmatch-{backbone.fingerprint[:16]}"
+    if name not in {known["model"] for known in TextEmbedding.list_supported_models()}:
+        TextEmbedding.add_custom_model(
+            name, PoolingType.DISABLED, normalization=False, sources=ModelSource(hf=name), dim=backbone.dim,
+            model_file=ONNX_FILE,
+        )  # fmt: skip
+    return TextEmbedding(name, specific_model_path=str(directory), threads=torch.get_num_threads())
+
+
+def _fastembed_encode(model: Any, size: int) -> Encode:
+    return lambda part: np.stack(list(model.embed(list(part), batch_size=size)))
 
 
 def _installed(package: str) -> None:
@@ -239,13 +278,14 @@ def export_onnx(backbone: Backbone, directory: Path) -> Path:
 
     model = AutoModel.from_pretrained(backbone.checkpoint, dtype=torch.float32, add_pooling_layer=False)
     ids, mask = torch.zeros((2, 7), dtype=torch.int64), torch.ones((2, 7), dtype=torch.int64)
-    axes = {name: {0: "batch", 1: "tokens"} for name in ("ids", "mask")}
-    path = directory / "model.onnx"
+    axes = {name: {0: "batch", 1: "tokens"} for name in ONNX_INPUTS}
+    directory.mkdir(exist_ok=True)
+    path = directory / ONNX_FILE
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer warns of each shape that it takes for a constant
         torch.onnx.export(
-            _MeanOfTokens(model).eval(), (ids, mask), str(path), input_names=["ids", "mask"],
-            output_names=["vectors"], dynamic_axes=axes | {"vectors": {0: "batch"}}, dynamo=False,
+            _MeanOfTokens(model).eval(), (ids, mask), str(path), input_names=list(axes), output_names=["vectors"],
+            dynamic_axes=axes | {"vectors": {0: "batch"}}, dynamo=False,
         )  # fmt: skip
     return path
 
@@ -269,7 +309,7 @@ def _onnx_encode(session: Any, backbone: Backbone, budget: int) -> Encode:
             ids = np.ones((len(batch), int(lengths[batch].max())), dtype=np.int64)
             mask = (np.arange(ids.shape[1]) < lengths[batch][:, None]).astype(np.int64)
             ids[mask.astype(bool)] = np.concatenate([tokens[i] for i in batch])
-            vectors[batch] = session.run(["vectors"], {"ids": ids, "mask": mask})[0]
+            vectors[batch] = session.run(["vectors"], dict(zip(ONNX_INPUTS, (ids, mask), strict=True)))[0]
         return vectors
 
     return encode

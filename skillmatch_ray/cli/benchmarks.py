@@ -31,17 +31,23 @@ def benchmark_encode(
     *,
     documents: Annotated[int | None, typer.Option(min=10, help="Freelancers of the sample.")] = None,
     full: Annotated[bool, typer.Option("--full", help="20,000 documents, every peer over all of them.")] = False,
+    peers: Annotated[bool, typer.Option(help="--no-peers: only the bare loop and the pipeline.")] = True,
     config: ConfigOption = None,
     overrides: SetOption = None,
     report: ReportOption = None,
 ) -> None:
-    """Section encoding: a bare loop, the pipeline, sentence-transformers, ONNX Runtime (extra `benchmark`)."""
+    """Section encoding: a bare loop, the pipeline, sentence-transformers and others (extra `benchmark`)."""
     from skillmatch_ray.benchmarks import encode
 
     resolved = settings(config, overrides)
     with progress_bar("benchmark") as advance:
         result = encode.benchmark_encode(
-            resolved, documents=documents or encode.DEFAULT_DOCUMENTS, report=report, full=full, progress=advance
+            resolved,
+            documents=documents or encode.DEFAULT_DOCUMENTS,
+            report=report,
+            full=full,
+            peers=peers,
+            progress=advance,
         )
     console().print(result.render())
 

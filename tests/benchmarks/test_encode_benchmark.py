@@ -18,6 +18,7 @@ from skillmatch_ray.benchmarks.encode_peers import (
     PeerError,
     Rate,
     agreement,
+    fastembed_rate,
     onnxruntime_rate,
     peer_checkpoint,
     section_vectors,
@@ -61,6 +62,14 @@ def test_onnx_runtime_computes_the_same_and_is_timed(tmp_path: Path, tiny_backbo
     assert rate.note.startswith("float32, token budget")
 
 
+def test_fastembed_computes_the_same_and_is_timed(tmp_path: Path, tiny_backbone: Backbone) -> None:
+    pytest.importorskip("fastembed")
+    texts = [f"passage: {'steel and tax ' * (i % 9)}{i}" for i in range(40)]
+    rate = fastembed_rate(tiny_backbone, texts, tmp_path / "peer", seconds=0.2)
+    assert rate.tokens_per_s > 0
+    assert rate.note.startswith("float32, batch")
+
+
 def test_a_peer_with_other_weights_is_not_timed(
     tmp_path: Path, tiny_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,7 +102,7 @@ def test_a_small_run_reports_every_figure(tmp_path: Path, tiny_settings: Backbon
         }
     )
     result = benchmark_encode(config, documents=100, report=tmp_path / "report.json")
-    peers = ("loop", "sentence_transformers_default", "sentence_transformers_best", "onnxruntime")
+    peers = ("loop", "sentence_transformers_default", "sentence_transformers_best", "onnxruntime", "fastembed")
     assert set(result.ratios) == {f"pipeline_over_{peer}" for peer in peers}, result.not_run
     rates = {name: rate.tokens_per_s for name, rate in result.rates.items()}
     assert min(rates.values()) > 0
