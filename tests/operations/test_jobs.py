@@ -66,7 +66,7 @@ def test_encode_is_uploaded_small_runs_and_tells_the_truth(head, workspace, tmp_
     (upload,) = uploads(head)
     assert {path.name for path in upload.iterdir()} >= {"jobs", "skillmatch_ray"}
     assert not upload.joinpath("tests").exists()
-    # Unpacked: what goes over the wire is compressed.
+    # Ray packs without compression: this is what went over the wire.
     assert directory_bytes(upload) < MOST_MEGABYTES * 2**20
     assert "succeeded" in done.stdout
     assert read_json(report)["rows_out"] == 300
