@@ -95,7 +95,8 @@ def alignment(encoder: Encoder) -> dict[str, float]:
 
 def by_language_pair(runs: Sequence[Run], out: Path) -> list[str]:
     """MAP of every variant for each language pair, and a heat map of what training everything changed."""
-    first = {run.variant: run for run in reversed(runs)}
+    found = {run.variant: run for run in reversed(runs)}  # of each variant the first seed
+    first = {name: found[name] for name in STUDY.by_name if name in found}
     pairs = sorted({pair for run in first.values() for pair in run.pairs})
     rows = [
         (pair, str(len(first["frozen"].pairs.get(pair, {}))), *(_mean(first[name], pair) for name in first))
