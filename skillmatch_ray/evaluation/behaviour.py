@@ -34,7 +34,7 @@ from skillmatch_ray.sample.taxonomy import builtin_taxonomy
 
 Values = NDArray[np.float64]
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the checks and their limits; a stored result of another version is not believed."""
 _SHOWN_FAILURES: Final = 3
 
@@ -334,11 +334,14 @@ def _sixty_labels(case: Case, among: Sequence[str]) -> list[str]:
 
 
 def short_query(stage: Stage) -> Finding:
-    """A trade and a skill typed into a search box, against a brief that says the same; who has the skill is right."""
-    asked = [stage.model.encode_projects([make(case) for case in stage.cases]) for make in (Case.query, _brief_of_one)]
+    """A few words typed into a search box against a brief that says the same; who has the skills named is right."""
+    asked = [
+        stage.model.encode_projects([make(case) for case in stage.cases]) for make in (Case.query, Case.brief_of_query)
+    ]
     people = np.concatenate([stage.pool, stage.suited])
     skills = [*stage.material.pool_skills, *(frozenset(case.skills) for case in stage.cases)]
-    right = [[i for i, has in enumerate(skills) if case.musts[0] in has] for case in stage.cases]
+    wanted = [frozenset(case.musts[: case.named]) for case in stage.cases]
+    right = [[i for i, has in enumerate(skills) if musts <= has] for musts in wanted]
     typed, briefed = (_average_precisions(vectors @ people.T, right) for vectors in asked)
     mean = max(float(briefed.mean()), 1e-9)
     low, high = interval(typed, 0)
@@ -349,10 +352,6 @@ def short_query(stage: Stage) -> Finding:
         failures=_worst(stage, briefed - typed, lambda i: f"{stage.cases[i].query().title!r}: {typed[i]:.2f}, "
                         f"brief {briefed[i]:.2f}"),
     )  # fmt: skip
-
-
-def _brief_of_one(case: Case) -> Project:
-    return case.project(musts=1)
 
 
 CHECKS: Final = (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from skillmatch_ray.documents import Experience, Freelancer, Project
-from skillmatch_ray.sample.phrases import builtin_phrases
+from skillmatch_ray.sample.phrases import Template, builtin_phrases
 from skillmatch_ray.sample.taxonomy import LANGUAGES, Occupation, builtin_taxonomy
 from skillmatch_ray.sample.texts import freelancer_row
 from skillmatch_ray.sample.world import World
@@ -96,25 +96,44 @@ class Case:
         """The usual name of the trade."""
         return self.occupation.titles[language][0]
 
-    def project(self, musts: int = MUSTS) -> Project:
-        """Asks for the first so many musts, as a list and in a sentence."""
-        labels = tuple(self.label(skill, self.language) for skill in self.musts[:musts])
+    def project(self, musts: int = MUSTS, title: str | None = None) -> Project:
+        """Asks for the first so many musts, as a list and in a sentence; without a title it has the trade's."""
+        labels = self._labels(musts)
         phrases = builtin_phrases()[self.language]
         rng = random.Random(self.seed)  # noqa: S311
         asked = rng.choice(phrases.templates["project_musts"]).fill({"skills": phrases.join(labels)})
         return Project(
             project_id=f"p{self.seed}",
-            title=self.title(self.language),
+            title=title or self.title(self.language),
             description=asked,
             skills=labels,
             language=self.language,
             job_category=self.occupation.category,
         )
 
+    @property
+    def typed(self) -> Template:
+        """The form of words that this case's query has."""
+        rng = random.Random(self.seed)  # noqa: S311
+        return rng.choice(builtin_phrases()[self.language].templates["short_queries"])
+
+    @property
+    def named(self) -> int:
+        """How many of the musts the query names: one or two."""
+        return 2 if "skill2" in self.typed.slots else 1
+
     def query(self) -> Project:
-        """The trade and the first must, as somebody types them into a search box; `project(1)` says the same."""
-        words = f"{self.title(self.language)} {self.label(self.musts[0], self.language)}"
-        return Project(project_id=f"q{self.seed}", title=words, language=self.language)
+        """A few words typed into a search box: a must or two, perhaps the trade."""
+        skill, skill2 = (self._labels(self.named) * 2)[:2]
+        values = {"title": self.title(self.language), "skill": skill, "skill2": skill2}
+        return Project(project_id=f"q{self.seed}", title=self.typed.fill(values), language=self.language)
+
+    def brief_of_query(self) -> Project:
+        """A brief that says what the query says, and no more: where that names no trade, the title names the must."""
+        return self.project(self.named, None if "title" in self.typed.slots else self._labels(1)[0])
+
+    def _labels(self, musts: int) -> tuple[str, ...]:
+        return tuple(self.label(skill, self.language) for skill in self.musts[:musts])
 
     def freelancer(
         self,

@@ -12,12 +12,14 @@ from skillmatch_ray.config import changed
 from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.documents import SECTION_TYPES
 from skillmatch_ray.errors import DatasetError
+from skillmatch_ray.evaluation.alignment import pair_alignments, translations
 from skillmatch_ray.evaluation.truth import RELEVANT_GRADE
-from skillmatch_ray.studies.backbone import FewDocuments, spread
+from skillmatch_ray.model.matcher import load_matcher
+from skillmatch_ray.studies.backbone import FewDocuments, alignment, spread
 from skillmatch_ray.studies.cold_start import LEFT_OUT, LeaveOut, left_out_categories
 from skillmatch_ray.studies.contrasts import compare_groups
 from skillmatch_ray.studies.label_noise import FlipOutcomes
-from skillmatch_ray.studies.measure import material_of, train_and_rank
+from skillmatch_ray.studies.measure import encoder_of, material_of, train_and_rank
 from skillmatch_ray.studies.scale import GrowPool, fit_line, time_scan
 from skillmatch_ray.studies.sections import STUDY as SECTIONS
 from skillmatch_ray.studies.sections import AddSection, extra_text
@@ -119,6 +121,22 @@ def test_a_smaller_dataset_keeps_grades_and_everybody_judged(tiny_material):
         assert (one.grades == before.grades).all()
     assert len(few.freelancers) == max(30, len({p for one in few.judged for p in one.places}))
     assert few.history.split.train < tiny_material.history.split.train
+
+
+def test_the_backbones_study_looks_for_translations_with_the_variants_own_encoder(
+    tiny_places, tiny_config, tiny_material, tiny_backbone, monkeypatch
+):
+    """The workspace's model, from cached states, against the same model read from its directory."""
+    monkeypatch.setattr("skillmatch_ray.studies.backbone.TRANSLATED", 6)
+    variant = Variant("m", "m", towers="model")
+    found = alignment(encoder_of(variant, tiny_config, tiny_material, tiny_places))
+    matcher = load_matcher(tiny_places.model, backbone=tiny_backbone)
+    vectors = {language: matcher.encode_freelancers(people) for language, people in translations(6, 1000).items()}
+    expected = pair_alignments(vectors)
+    assert {pair.removeprefix("translation rank ") for pair in found} == set(expected)
+    assert len({*found.values()}) > 1
+    for pair, values in expected.items():  # the store holds half precision: a close rank may fall the other way
+        assert found["translation rank " + pair] == pytest.approx(values.mean_rank, abs=1 / 6 + 1e-3)
 
 
 @pytest.mark.parametrize(
