@@ -42,7 +42,9 @@ class ModelSettings(Settings):
     """The towers: section-type embeddings, transformer head, pooling (paper, section on the model)."""
 
     layers: int = Field(4, ge=0)
-    heads: int = Field(12, ge=1)
+    heads: int | None = Field(
+        None, ge=1, description="attention heads; None: one for each 32 of the backbone's dimensions"
+    )
     ffn: int | None = Field(None, ge=1, description="width of the feed-forward; None: 4 x the backbone's")
     dropout: float = Field(0.0, ge=0, lt=1)
     shared_towers: bool = False

@@ -10,6 +10,7 @@ Shapes: B documents, T tokens, D dimensions, H heads.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,9 @@ from torch import Tensor, nn
 from skillmatch_ray.config import ModelSettings
 from skillmatch_ray.errors import ConfigError
 from skillmatch_ray.model.batch import DocumentBatch
+
+HEAD_WIDTH: Final = 32
+"""Dimensions of an attention head: 12 heads at the 384 of the small backbone, 24 and 32 at the base and large one."""
 
 
 class Block(nn.Module):
@@ -82,8 +86,8 @@ class Tower(nn.Module):
         self.type_embedding = nn.Embedding(types, dim)
         nn.init.zeros_(self.type_embedding.weight)
         self.section_weight = nn.Parameter(torch.zeros(types), requires_grad=settings.learned_section_weights)
-        ffn = settings.ffn or 4 * dim
-        self.blocks = nn.ModuleList(Block(dim, settings.heads, ffn, settings.dropout) for _ in range(settings.layers))
+        heads, ffn = settings.heads or max(1, dim // HEAD_WIDTH), settings.ffn or 4 * dim
+        self.blocks = nn.ModuleList(Block(dim, heads, ffn, settings.dropout) for _ in range(settings.layers))
         self.projection = nn.Linear(dim, dim, bias=False) if settings.projection else None
         if self.projection is not None:
             nn.init.eye_(self.projection.weight)

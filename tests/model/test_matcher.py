@@ -15,6 +15,7 @@ from skillmatch_ray.documents import Freelancer, Project
 from skillmatch_ray.errors import ConfigError, FingerprintError, ModelError
 from skillmatch_ray.model.batch import EncodedDocument
 from skillmatch_ray.model.matcher import Matcher, Towers, load_matcher
+from skillmatch_ray.model.tower import Tower
 
 SMALL = ModelSettings(layers=2, heads=4, max_document_tokens=96)
 
@@ -317,6 +318,15 @@ def test_the_default_head_has_seven_million_parameters_per_tower():
     assert 0 < every - matrices - 384**2 < 0.005 * matrices
     assert sum(p.numel() for p in towers.parameters()) == 2 * every
     assert towers.project.blocks[0].ffn_in.out_features == 1536
+
+
+@pytest.mark.parametrize(("dim", "heads"), [(384, 12), (768, 24), (1024, 32)])
+def test_the_size_of_the_head_follows_the_backbone(dim, heads):
+    """Small, base and large: 12 d^2 weights a layer, and attention heads of equal width."""
+    with torch.device("meta"):
+        tower = Tower(ModelSettings(), dim)
+    assert [block.heads for block in tower.blocks] == [heads] * 4
+    assert sum(p.numel() for p in tower.blocks.parameters() if p.ndim == 2) == 4 * 12 * dim**2
 
 
 def test_weights_of_sections_learn_unless_told_not_to(tiny_backbone):
