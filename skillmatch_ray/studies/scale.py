@@ -104,9 +104,10 @@ def measure(study: Study, variant: Variant, config: Config, seed: int, places: P
     """Accuracy on real documents, or the time of a search among made-up vectors."""
     if variant.change is not None:
         return train_and_rank(study, variant, config, seed, places)
-    rows = int(variant.x or 0)
+    started, rows = time.perf_counter(), int(variant.x or 0)
     timing = time_index(config, rows) if variant.curve == "index" else time_scan(rows, seed)
-    return Run(variant.name, seed, [], {}, figures={"rows": rows, **timing})
+    seconds = round(time.perf_counter() - started, 2)
+    return Run(variant.name, seed, [], {}, figures={"rows": rows, **timing}, seconds=seconds)
 
 
 def time_scan(rows: int, seed: int) -> dict[str, float]:
