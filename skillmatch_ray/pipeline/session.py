@@ -76,12 +76,14 @@ def encode_pool(config: Config) -> Pool:
     import ray
 
     cpus = ensure_ray(config.ray)
-    cores = cpus if _joined(config) else float(psutil.cpu_count() or 1)  # a local Ray counts each core twice
-    return pool_for(config.encode, cores, ray.cluster_resources())
+    if _joined(config):
+        return pool_for(config.encode, cpus, ray.available_resources())  # others may be at work there
+    # A local Ray counts each core twice, and does not know at once what is free.
+    return pool_for(config.encode, float(psutil.cpu_count() or 1), ray.cluster_resources())
 
 
 def pool_for(settings: EncodeSettings, cores: float, resources: Mapping[str, float]) -> Pool:
-    """The pool on so many cores, beside what Ray says it has (CPU, memory in bytes).
+    """The pool on so many cores, within what Ray has (CPU, memory in bytes).
 
     Measured with E5 on 2 cores: one worker of two threads that sleep between two operations leaves a quarter of
     them idle; threads that wait spinning lose as much elsewhere where other work shares the cores. Two
@@ -97,7 +99,7 @@ def _fitting_workers(settings: EncodeSettings, cores: float, resources: Mapping[
     if settings.gpus_per_worker:
         return 1
     threads = settings.threads_per_worker or max(1, int(settings.cpus_per_worker))
-    room = (resources.get("CPU", cores) - 1) / settings.cpus_per_worker
+    room = (resources.get("CPU", 0.0) - 1) / settings.cpus_per_worker
     memory = resources.get("memory", float("inf")) / WORKER_BYTES
     return max(1, int(min(cores / threads, room, memory)))
 

@@ -192,6 +192,7 @@ def test_threads_follow_the_cpus_asked_for() -> None:
         ({}, 2, {"CPU": 4, "memory": 0.1e9}, 1),
         ({}, 8, {"CPU": 8, "memory": 99e9}, 7),  # a cluster reached by address: one CPU feeds them
         ({}, 1, {"CPU": 1, "memory": 99e9}, 1),
+        ({}, 0, {}, 1),  # others have all of it
         ({"cpus_per_worker": 4}, 16, {"CPU": 16, "memory": 99e9}, 3),
         ({"threads_per_worker": 4}, 16, {"CPU": 32, "memory": 99e9}, 4),
         ({"gpus_per_worker": 1}, 16, {"CPU": 32, "memory": 99e9, "GPU": 8}, 1),
