@@ -20,8 +20,8 @@ from skillmatch_ray.pipeline.spool import Spool
 BLOCK = 256
 
 
-def _resident(model_dir: Path, out: Path, rows: int) -> float:
-    """Megabytes held after the encoder saw `rows` rows, in a process of its own."""
+def _resident(model_dir: Path, out: Path, rows: int, early: int) -> tuple[float, float]:
+    """Megabytes held after the encoder saw `early` rows, and after `rows`, in a process of its own."""
     (out / "spool").mkdir()
     spool = Spool(out / "spool", BLOCK)
     for row in profiles(rows):
@@ -30,18 +30,17 @@ def _resident(model_dir: Path, out: Path, rows: int) -> float:
         spool.add(keys | {"document": person.model_dump_json(exclude_none=True)})
     spool.flush()
     encoder = DocumentEncoder(model_dir, out, None, threads=1, device="cpu")
+    held = []
     for path in spool.blocks:
         list(encoder(pa.table({"path": [str(path)]})))
-    return psutil.Process().memory_info().rss / 2**20
+        held.append(psutil.Process().memory_info().rss / 2**20)
+    return held[early // BLOCK - 1], held[-1]
 
 
 def test_an_encoder_holds_no_more_after_eight_times_the_rows(tmp_path: Path, model_dir: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        sizes = []
-        for rows in (512, 4096):
-            (tmp_path / str(rows)).mkdir()
-            sizes.append(pool.apply(_resident, (model_dir, tmp_path / str(rows), rows)))
-    assert sizes[1] < 1.2 * sizes[0], sizes
+        early, late = pool.apply(_resident, (model_dir, tmp_path, 4096, 512))
+    assert late < 1.2 * early, (early, late)
 
 
 @pytest.mark.slow
