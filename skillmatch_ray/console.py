@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 Advance = Callable[[float, float, str], None]
-"""Called with (done, total, note)."""
+"""Called with (done, total, note); a total of 0 is not known."""
 
 _LINE_EVERY_S = 10.0
 _LOG_WIDTH = 150
@@ -46,7 +46,7 @@ def _terminal_bar(title: str) -> Iterator[Advance]:
     )
     with Progress(*columns, console=console()) as bars:
         task = bars.add_task(title, total=None, note="")
-        yield lambda done, total, note: bars.update(task, completed=done, total=total, note=note)
+        yield lambda done, total, note: bars.update(task, completed=done, total=total or None, note=note)
 
 
 def _line_writer(title: str) -> Advance:
@@ -59,7 +59,7 @@ def _line_writer(title: str) -> Advance:
         if now - last < _LINE_EVERY_S and done > 0:
             return
         last = now
-        left = f", {(now - started) * (total - done) / done:.0f} s left" if done else ""
+        left = f", {(now - started) * (total - done) / done:.0f} s left" if done and total else ""
         share = f"{done / total:.0%} " if total else ""
         sys.stderr.write(f"{title}: {share}{note} ({now - started:.0f} s{left})\n")
         sys.stderr.flush()

@@ -270,7 +270,7 @@ def benchmark_search(
     with tempfile.TemporaryDirectory() as directory:
         config = config.model_copy(update={"workspace": Path(directory), "milvus": milvus})
         run = _Run(config, result, report, until, progress)
-        result.unfinished = "killed"
+        result.unfinished = "it still runs, or was killed"
         try:
             run.all(rows, queries, dim)
             result.unfinished = ""

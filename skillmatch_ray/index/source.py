@@ -109,7 +109,7 @@ class Source:
                 if len(waiting) == _SPOOL_ROWS:
                     writer.write_table(pa.Table.from_pylist(waiting, _SPOOL_SCHEMA))
                     waiting.clear()
-                    progress(0, 1, f"{len(self._places)} rows read")
+                    progress(len(self._places), 0, f"{len(self._places)} rows read")
             writer.write_table(pa.Table.from_pylist(waiting, _SPOOL_SCHEMA))
         self._table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         self._online = [e for key, e in self.changes.items() if e.op == "upsert" and key not in beaten]

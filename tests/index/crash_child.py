@@ -1,4 +1,7 @@
-"""What the killed process was doing; a module of its own, so that it can be imported before it is forked."""
+"""What the killed process was doing; a module of its own, so that it can be imported before it is forked.
+
+With it come the slow packages, or many kills would hit their imports.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import itertools
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import milvus_lite.server_manager  # noqa: F401
 import numpy as np
+import pymilvus  # noqa: F401
 from index_helpers import FINGERPRINT
 
 from skillmatch_ray.config import Config, MilvusSettings

@@ -19,7 +19,7 @@ from skillmatch_ray.index.release import ReleaseStore
 from skillmatch_ray.index.releases import activate, active_release, list_releases, prune
 from skillmatch_ray.index.retriever import Retriever
 
-ROWS = 1200
+ROWS = 600
 
 
 def kill_during(work: str, world: World, delay_s: float) -> list[str]:
