@@ -146,11 +146,9 @@ def write_evaluation_page(config: Config, report: EvaluationReport, model_dir: P
     return write_page(report, directory, {"model": model, **provenance(config)})
 
 
-def index_vectors(
-    config: Config, dataset: Dataset, model_dir: Path, url: str | None = None, vectors: Path | None = None
-) -> dict[str, Any]:
+def index_vectors(config: Config, dataset: Dataset, model_dir: Path, url: str | None = None) -> dict[str, Any]:
     """Build an index of the model's vectors, validate it, and make it the active release, through `url` if given."""
-    release = build_index(config, dataset, model_dir, vectors)
+    release = build_index(config, dataset, model_dir)
     activate_release(config, release, url)
     return release.as_dict()
 
@@ -188,14 +186,8 @@ def require_behaviour(model_dir: Path) -> None:
         )
 
 
-def build_index(config: Config, dataset: Dataset, model_dir: Path, vectors: Path | None = None) -> Release:
+def build_index(config: Config, dataset: Dataset, model_dir: Path) -> Release:
     """Build an index of the model's vectors and validate it; it does not answer yet.
-
-    Args:
-        config: backbone, milvus settings and workspace.
-        dataset: with freelancers.
-        model_dir: of the model.
-        vectors: where they lie, also in an object store; None: in the workspace.
 
     Raises:
         ReleaseError: if the gate stays shut.
@@ -204,9 +196,9 @@ def build_index(config: Config, dataset: Dataset, model_dir: Path, vectors: Path
 
     if config.milvus.gate_checks:
         require_behaviour(model_dir)
-    workspace, vectors = Workspace(config.workspace), vectors or vectors_of(config, model_dir)
+    workspace = Workspace(config.workspace)
     with progress_bar("index") as advance:
-        return build_release(config, workspace, dataset, model_dir, vectors, progress=advance)
+        return build_release(config, workspace, dataset, model_dir, vectors_of(config, model_dir), progress=advance)
 
 
 def activate_release(config: Config, release: Release, url: str | None = None) -> None:
