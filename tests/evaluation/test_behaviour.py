@@ -208,6 +208,20 @@ def test_material_is_always_the_same_and_speaks_every_language(material):
         assert set(case.project().skills) <= set(case.freelancer().skills)
 
 
+def test_a_query_and_its_brief_say_the_same():
+    """The same musts, and the trade in both or in neither; all cases, so that all forms of words come up."""
+    forms = set()
+    for case in make_material(pool=1).cases:
+        query, brief, trade = case.query(), case.brief_of_query(), case.title(case.language)
+        asked = [case.label(skill, case.language) for skill in case.musts]
+        assert list(brief.skills) == asked[: case.named]
+        assert all(label.casefold() in query.title.casefold() for label in brief.skills)
+        assert (trade.casefold() in query.title.casefold()) == (brief.title == trade)
+        assert [section.type for section in query.sections()] == ["title"]
+        forms.add((case.named, brief.title == trade))
+    assert forms == {(1, True), (1, False), (2, True), (2, False)}
+
+
 @pytest.fixture
 def model_dir(tiny_backbone, tmp_path):
     Matcher.untrained(tiny_backbone, ModelSettings(layers=0)).save(tmp_path / "head")
