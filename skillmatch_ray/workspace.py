@@ -53,6 +53,11 @@ class Workspace:
         """Which candidates the service showed, where that is remembered."""
         return self.root / "served"
 
+    @property
+    def operations(self) -> Path:
+        """How the latest orders to the service went."""
+        return self.root / "operations"
+
     def vectors(self, fingerprint: str) -> Path:
         """Document vectors of one embedding space."""
         return self.root / "vectors" / fingerprint[:16]

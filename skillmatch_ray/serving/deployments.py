@@ -143,11 +143,11 @@ class IndexRetriever:
 
     async def operate(self, order: Order) -> Operation | None:
         """Begin an operation on releases; None while another one runs."""
-        return self.service.operate(order)
+        return await asyncio.to_thread(self.service.operate, order)
 
     async def operation(self, operation_id: str) -> Operation | None:
         """How an operation goes."""
-        return self.service.operation(operation_id)
+        return await asyncio.to_thread(self.service.operation, operation_id)
 
     def close(self) -> None:
         """Let go of the indexes."""

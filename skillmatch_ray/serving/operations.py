@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,8 @@ from fastapi import Path as PathParameter
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from skillmatch_ray.errors import LockedError, StorageError
+from skillmatch_ray.files import owner_lock, write_text
 from skillmatch_ray.serving.problems import documented
 
 if TYPE_CHECKING:
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _REMEMBERED = 32
+_LOCK_PATIENCE_S = 0.5
+_LOST = "its replica ended before it did: look at /v1/releases/status, then send the order again"
 
 
 class _Order(BaseModel):
@@ -70,33 +76,89 @@ class Operation(BaseModel):
 
 
 class Operations:
-    """Carries out one order at a time, each in a thread of its own; the last ones are remembered."""
+    """Carries out one order at a time, whichever replica took it; every replica can tell how the last ones go.
 
-    def __init__(self) -> None:
-        self._starting = threading.Lock()
-        self._known: dict[str, Operation] = {}
+    An operation is a file, and whoever carries it out holds a lock to its end. A running operation whose lock is
+    free was lost with its replica.
+
+    Args:
+        directory: on storage that all replicas see; made when the first operation begins.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._lock = directory / "lock"
 
     def start(self, do: str, work: Callable[[], Any]) -> Operation | None:
-        """Begin; None while another operation runs."""
-        with self._starting:
-            if any(one.state == "running" for one in self._known.values()):
+        """Begin; None while another operation runs.
+
+        Raises:
+            StorageError: if the disk is full; nothing was begun then.
+        """
+        with contextlib.ExitStack() as held:
+            try:
+                self._hold(held, do)
+                self._forget()
+                begun = Operation(id=uuid.uuid4().hex, do=do)
+                self._write(begun)
+            except LockedError:
                 return None
-            begun = Operation(id=uuid.uuid4().hex, do=do)
-            self._known = {**dict(list(self._known.items())[1 - _REMEMBERED :]), begun.id: begun}
-        threading.Thread(target=self._run, args=(begun, work), name=f"operation-{do}", daemon=True).start()
+            except OSError as e:
+                raise StorageError(f"{self._directory} takes no more ({e.strerror}): make room on its disk") from e
+            arguments = (begun, work, held.pop_all())
+        threading.Thread(target=self._run, args=arguments, name=f"operation-{do}", daemon=True).start()
         return begun
 
     def get(self, operation_id: str) -> Operation | None:
         """An operation as it stands, or None if there was none lately."""
-        return self._known.get(operation_id)
+        found = self._read(operation_id)
+        if found and found.state == "running":
+            with contextlib.suppress(LockedError), owner_lock(self._lock, "a look at a lost operation"):
+                found = self._read(operation_id)
+                if found and found.state == "running":
+                    found = found.model_copy(update={"state": "failed", "error": _LOST})
+                    self._write(found)
+        return found
 
-    def _run(self, begun: Operation, work: Callable[[], Any]) -> None:
+    def _hold(self, held: contextlib.ExitStack, do: str) -> None:
+        """Take the lock; the operation before may have told its end already and be about to let go."""
+        patience = time.monotonic() + _LOCK_PATIENCE_S
+        while True:
+            try:
+                held.enter_context(owner_lock(self._lock, do))
+            except LockedError:
+                if time.monotonic() > patience:
+                    raise
+                time.sleep(0.02)
+            else:
+                return
+
+    def _run(self, begun: Operation, work: Callable[[], Any], held: contextlib.ExitStack) -> None:
+        with held:
+            try:
+                ended = begun.model_copy(update={"state": "done", "result": work()})
+            except Exception as e:  # whoever asks must learn of every failure
+                logger.exception("operation %s (%s) failed", begun.id, begun.do)
+                ended = begun.model_copy(update={"state": "failed", "error": f"{type(e).__name__}: {e}"})
+            self._write(ended)
+
+    def _path(self, operation_id: str) -> Path:
+        return self._directory / f"{operation_id}.json"
+
+    def _read(self, operation_id: str) -> Operation | None:
         try:
-            ended = begun.model_copy(update={"state": "done", "result": work()})
-        except Exception as e:  # whoever asks must learn of every failure
-            logger.exception("operation %s (%s) failed", begun.id, begun.do)
-            ended = begun.model_copy(update={"state": "failed", "error": f"{type(e).__name__}: {e}"})
-        self._known[begun.id] = ended
+            return Operation.model_validate_json(self._path(operation_id).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+
+    def _write(self, operation: Operation) -> None:
+        write_text(self._path(operation.id), operation.model_dump_json() + "\n")
+
+    def _forget(self) -> None:
+        """All but the latest ones."""
+        known = sorted(self._directory.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in known[_REMEMBERED - 1 :]:
+            path.unlink()
 
 
 def add_operations(router: APIRouter, searcher: Searcher, *, is_open: bool = True) -> None:
@@ -118,7 +180,7 @@ def add_operations(router: APIRouter, searcher: Searcher, *, is_open: bool = Tru
         """The active release, the one before it, and whether what they need is there."""
         return await searcher.status()
 
-    @router.post("/operations", status_code=202, tags=["releases"], responses=documented(403, 409, 415))
+    @router.post("/operations", status_code=202, tags=["releases"], responses=documented(403, 409, 415, 507))
     async def operate(order: Order) -> Operation:
         """Begin to activate, roll back, prune or update; one operation runs at a time."""
         if not is_open:
@@ -133,5 +195,5 @@ def add_operations(router: APIRouter, searcher: Searcher, *, is_open: bool = Tru
         """How an operation goes."""
         found = await searcher.operation(operation_id)
         if found is None:
-            raise HTTPException(404, "there is no such operation; the service forgets them when it restarts")
+            raise HTTPException(404, f"there is no such operation; the service remembers the latest {_REMEMBERED}")
         return found

@@ -190,7 +190,7 @@ class RetrieverService:
         self._counting = threading.Lock()
         self._opened: list[_Opened] = []
         self._desk = Desk(config)
-        self._operations = Operations()
+        self._operations = Operations(self._workspace.operations)
         self.follow()
 
     def follow(self) -> None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
+import threading
+import time
 
 import httpx
 import psutil
+import uvicorn
 
+from skillmatch_ray.config import load_config
 from skillmatch_ray.serving.deployments import IndexRetriever, ProjectEncoder
 from skillmatch_ray.serving.flow import MatchFlow
 
@@ -35,6 +40,27 @@ class Local:
     def close(self) -> None:
         self.encoder.close()
         self.index.close()
+
+
+def copied_services(tiny_workspace, root, *settings) -> Local:
+    """Services over a copy of the workspace, so that what is put and deleted there is seen by nobody else."""
+    shutil.copytree(tiny_workspace.root, root)
+    return Local(load_config(tiny_workspace.config, [f"workspace={root}", "serving.release_poll_s=3600", *settings]))
+
+
+@contextlib.contextmanager
+def over_http(api):
+    """The address of an API, served from a thread of this process."""
+    server = uvicorn.Server(uvicorn.Config(api, port=0, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
 
 
 def send(api, method, path, **options):

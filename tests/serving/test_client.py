@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import subprocess
+import sys
 import threading
-import time
 
 import pytest
+from serving_helpers import copied_services, over_http
+from waiting import wait_for
 
 from skillmatch_ray.client import API_KEY_VARIABLE, Service
 from skillmatch_ray.config import load_config
@@ -15,6 +19,7 @@ from skillmatch_ray.dataset import FREELANCERS, Dataset
 from skillmatch_ray.documents import Project
 from skillmatch_ray.errors import LockedError, ServiceError
 from skillmatch_ray.matching import match_once
+from skillmatch_ray.serving.api import build_api
 from skillmatch_ray.serving.keys import KEYS_VARIABLE, ApiKeys
 from skillmatch_ray.serving.operations import Operations
 from skillmatch_ray.stages import index_vectors
@@ -28,6 +33,14 @@ PROJECT = Project(project_id="brief", title="React developer", skills=("React",)
 @pytest.fixture
 def config(local):
     return local.config
+
+
+@pytest.fixture
+def changeable(tiny_workspace, tmp_path):
+    """A service over a workspace of its own, which the test may change: its address and configuration."""
+    services = copied_services(tiny_workspace, tmp_path / "workspace")
+    with contextlib.closing(services), over_http(build_api(services.flow())) as served:
+        yield served, services.config
 
 
 def test_a_match_through_the_service_is_the_match_of_this_process(address, config, local, tiny_workspace):
@@ -48,7 +61,8 @@ def test_an_index_in_use_names_its_owner_and_the_way_through_it(address, config)
         match_once(config, PROJECT, 5)
 
 
-def test_releases_are_switched_by_the_service(address, config):
+def test_releases_are_switched_by_the_service(changeable):
+    address, config = changeable
     service = Service(address)
     first = service.status()["active"]
     release = index_vectors(
@@ -68,7 +82,8 @@ def test_releases_are_switched_by_the_service(address, config):
         service.activate("none")
 
 
-def test_changed_rows_are_written_by_the_service(address, config):
+def test_changed_rows_are_written_by_the_service(changeable):
+    address, config = changeable
     service, dataset = Service(address), Dataset(config.workspace / "dataset")
     rows = [row.model_dump(mode="json") for row in dataset.read(FREELANCERS)]
     rows[3]["country"] = "IS"
@@ -102,24 +117,54 @@ def test_the_key_comes_from_the_environment(address, keys, monkeypatch):
     assert Service(address).releases()
 
 
-def test_one_operation_runs_at_a_time_and_its_end_is_remembered():
-    operations, go = Operations(), threading.Event()
-    first = operations.start("prune", lambda: go.wait(60) and ["gone"])
-    assert operations.start("rollback", lambda: None) is None
-    assert operations.get(first.id).state == "running"
+def test_one_operation_runs_at_a_time_and_every_replica_tells_its_end(tmp_path):
+    here, there, go = Operations(tmp_path), Operations(tmp_path), threading.Event()
+    first = here.start("prune", lambda: go.wait(60) and ["gone"])
+    assert there.start("rollback", lambda: None) is None
+    assert there.get(first.id).state == "running"
     go.set()
-    assert ended(operations, first.id).result == ["gone"]
-    second = operations.start("rollback", lambda: 1 // 0)
-    failed = ended(operations, second.id)
+    assert ended(there, first.id).result == ["gone"]
+    second = there.start("rollback", lambda: 1 // 0)
+    failed = ended(here, second.id)
     assert (failed.state, failed.error[:17]) == ("failed", "ZeroDivisionError")
-    assert operations.get("unknown") is None
+    assert here.get("unknown") is None
+
+
+def test_the_latest_operations_are_remembered(tmp_path):
+    operations = Operations(tmp_path)
+    begun = []
+    for _ in range(34):
+        begun.append(operations.start("prune", list))
+        assert ended(operations, begun[-1].id).result == []
+    assert [operations.get(one.id) is None for one in begun] == [True, True] + 32 * [False]
+
+
+LOST = """
+import sys, time
+from pathlib import Path
+from skillmatch_ray.serving.operations import Operations
+begun = Operations(Path(sys.argv[1])).start("prune", lambda: time.sleep(600))
+print(begun.id, flush=True)
+time.sleep(600)
+"""
+
+
+def test_an_operation_lost_with_its_replica_has_failed(tmp_path):
+    command = [sys.executable, "-c", LOST, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as replica:
+        lost = replica.stdout.readline().strip()
+        operations = Operations(tmp_path)
+        assert operations.get(lost).state == "running"
+        replica.kill()
+    told = operations.get(lost)
+    assert told.state == "failed"
+    assert "send the order again" in told.error
+    assert ended(operations, operations.start("prune", list).id).state == "done"
 
 
 def ended(operations, operation_id):
-    deadline = time.monotonic() + 60
-    while (found := operations.get(operation_id)).state == "running" and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return found
+    wait_for(lambda: operations.get(operation_id).state != "running", "the operation's end")
+    return operations.get(operation_id)
 
 
 def test_workspaces_are_told_apart(address, config):
