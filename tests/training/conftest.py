@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.model.matcher import section_prefix
 from skillmatch_ray.training.loop import Loop
 from skillmatch_ray.training.setup import build_loop, build_model, read_history, state_source
-from skillmatch_ray.training.train import train
+from skillmatch_ray.training.train import TrainReport, train
 
 
 @pytest.fixture(scope="session")
@@ -82,15 +83,48 @@ def loop_of(config: Config, dataset: Path, store: Path) -> Loop:
     return build_loop(config, history, build_model(config, dim), source, torch.device("cpu"))
 
 
-@pytest.fixture
-def run(ray_session, tiny_config, tiny_dataset, tiny_store, tmp_path):
-    """Train with settings changed as wanted; returns (report, model directory, metrics)."""
+class Runs:
+    """Trains in a directory, with settings of training changed as wanted."""
 
-    def go(name: str, **training):
-        config = tiny_config.model_copy(update={"training": tiny_config.training.model_copy(update=training)})
-        model, run_dir = tmp_path / name, tmp_path / f"run-{name}"
-        report = train(config, Dataset(Path(tiny_dataset)), Path(tiny_store), model, run_dir)
+    def __init__(self, config: Config, dataset: Path, store: Path, directory: Path) -> None:
+        self.config = config
+        self.dataset = dataset
+        self.store = store
+        self.directory = directory
+
+    def __call__(self, name: str, **training: Any) -> tuple[TrainReport, Path, list[dict[str, Any]]]:
+        """Report, model directory and metrics of a run, whose own directory is `run-NAME`."""
+        config = self.config.model_copy(update={"training": self.config.training.model_copy(update=training)})
+        model, run_dir = self.directory / name, self.directory / f"run-{name}"
+        report = train(config, Dataset(self.dataset), self.store, model, run_dir)
         lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
         return report, model, lines
 
-    return go
+
+@pytest.fixture
+def run(ray_session: None, tiny_config: Config, tiny_dataset: Path, tiny_store: Path, tmp_path: Path) -> Runs:
+    return Runs(tiny_config, Path(tiny_dataset), Path(tiny_store), tmp_path)
+
+
+@dataclass(frozen=True)
+class WholeRun:
+    """One uninterrupted run of one worker, with which others are compared."""
+
+    runs: Runs
+    settings: dict[str, Any]
+    report: TrainReport
+    model: Path
+    lines: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def whole(
+    ray_session: None,
+    tiny_config: Config,
+    tiny_dataset: Path,
+    tiny_store: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> WholeRun:
+    runs = Runs(tiny_config, Path(tiny_dataset), Path(tiny_store), tmp_path_factory.mktemp("whole"))
+    settings = {"steps": 8, "checkpoint_every": 2, "validate_every": 4}
+    return WholeRun(runs, settings, *runs("whole", **settings))

@@ -22,24 +22,24 @@ def weights(model: Path) -> dict[str, torch.Tensor]:
     return dict(load_matcher(model, "cpu").towers.state_dict())
 
 
-def test_a_run_writes_a_model_that_loads_and_is_not_repeated(run, tiny_dataset):
-    report, model, lines = run("whole", steps=5, checkpoint_every=2, validate_every=5)
-    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5]
-    assert report.steps == 5
+def test_a_run_writes_a_model_that_loads_and_is_not_repeated(whole, tiny_dataset):
+    report, model = whole.report, whole.model
+    assert [line["step"] for line in whole.lines if "loss" in line] == list(range(1, 9))
+    assert report.steps == 8
     assert not report.reused
     matcher = load_matcher(model, "cpu")
     assert matcher.fingerprint == report.fingerprint
     vectors = matcher.encode_projects(Dataset(Path(tiny_dataset)).projects()[:3])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     assert report.fingerprint in (model / "README.md").read_text()
-    again, _, _ = run("whole", steps=5, checkpoint_every=2, validate_every=5)
+    again, _, _ = whole.runs("whole", **whole.settings)
     assert again.reused
     assert again.fingerprint == report.fingerprint
 
 
-def test_metrics_go_to_tensorboard_too(run, tmp_path):
-    _, _, lines = run("board", steps=4, validate_every=2)
-    events = list(read_events(tmp_path / "run-board" / "tensorboard"))
+def test_metrics_go_to_tensorboard_too(whole):
+    lines = whole.lines
+    events = list(read_events(whole.runs.directory / "run-whole" / "tensorboard"))
     losses = {step: value for step, tag, value in events if tag == "train/loss"}
     assert losses == pytest.approx({line["step"]: line["loss"] for line in lines if "loss" in line}, abs=1e-5)
     figures = {(step, tag): value for step, tag, value in events if tag.startswith("validation/")}
@@ -50,6 +50,7 @@ def test_metrics_go_to_tensorboard_too(run, tmp_path):
         for name, value in line["validation"].items()
     }
     assert figures == pytest.approx(told, abs=1e-5)
+    assert {step for step, _ in figures} == {4, 8}
     assert {tag for _, tag, _ in events} >= {"train/tokens_per_s", "train/learning_rate", "train/negatives_per_anchor"}
 
 
@@ -67,10 +68,14 @@ def read_events(directory: Path):
                 yield event.step, value.tag, value.simple_value
 
 
-def test_training_stops_when_the_named_figure_gains_no_more(run):
-    """A rate of next to nothing gains nothing: the second and third validation are stale, and the third ends it."""
+def test_two_workers_train_on_the_batches_of_one_and_stop_together(run, whole):
+    """A rate of next to nothing gains nothing: the second and third validation are stale, and the third ends it.
+
+    The first loss comes before any step, so that it is that of one worker but for dropout, which differs by worker.
+    """
     report, _, lines = run(
         "stop",
+        workers=2,
         steps=12,
         validate_every=2,
         checkpoint_every=2,
@@ -82,6 +87,10 @@ def test_training_stops_when_the_named_figure_gains_no_more(run):
     )
     assert report.steps == 6
     assert report.validation["ndcg@10"] == max(line["validation"]["ndcg@10"] for line in lines if "validation" in line)
+    ours, alone = (next(line for line in found if "loss" in line) for found in (lines, whole.lines))
+    assert ours["documents"] == alone["documents"]
+    assert ours["negatives_per_anchor"] == alone["negatives_per_anchor"]
+    assert ours["loss"] == pytest.approx(alone["loss"], abs=0.05)
 
 
 def test_a_wrong_stop_metric_is_refused_before_anything_runs(run):
@@ -89,17 +98,16 @@ def test_a_wrong_stop_metric_is_refused_before_anything_runs(run):
         run("wrong", stop_metric="ndgc@10")
 
 
-def test_a_worker_killed_in_mid_run_ends_with_the_weights_of_an_uninterrupted_run(run, tmp_path, monkeypatch):
+def test_a_worker_killed_in_mid_run_ends_with_the_weights_of_an_uninterrupted_run(run, whole, tmp_path, monkeypatch):
     flag = tmp_path / "died"
-    monkeypatch.setenv("SKILLMATCH_TEST_FLAG", str(flag))
-    _, expected, _ = run("calm", steps=8, checkpoint_every=2, validate_every=4)
     monkeypatch.setattr(train_module, "train_worker", _dying_worker(str(flag)))
-    _, killed, lines = run("killed", steps=8, checkpoint_every=2, validate_every=4)
+    _, killed, lines = run("killed", **whole.settings)
     assert flag.exists()
     steps = [line["step"] for line in lines if "loss" in line]
     assert len(steps) > 8, "the worker went on without having been killed"
-    for name, value in weights(expected).items():
-        torch.testing.assert_close(weights(killed)[name], value, rtol=1e-5, atol=1e-5, msg=name)
+    expected, found = weights(whole.model), weights(killed)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5, msg=name)
 
 
 def _dying_worker(flag: str):
@@ -121,14 +129,6 @@ def _dying_worker(flag: str):
         module.train_worker(payload)
 
     return worker
-
-
-def test_two_workers_train_as_one(run):
-    one, _, one_lines = run("one", steps=3, validate_every=3, section_dropout=0.0)
-    two, _, two_lines = run("two", steps=3, validate_every=3, section_dropout=0.0, workers=2)
-    losses = [[line["loss"] for line in lines if "loss" in line] for lines in (one_lines, two_lines)]
-    assert losses[0][0] == pytest.approx(losses[1][0], abs=0.05), "dropout differs between workers, the batch must not"
-    assert one.fingerprint != two.fingerprint
 
 
 def test_held_out_projects_never_reach_training(tiny_config, tiny_dataset):
