@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
+import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import psutil
 import uvicorn
+from waiting import wait_for
 
 from skillmatch_ray.config import load_config
 from skillmatch_ray.serving.deployments import IndexRetriever, ProjectEncoder
@@ -63,6 +67,27 @@ def over_http(api):
         thread.join(30)
 
 
+@contextlib.contextmanager
+def load(address, brief, clients=2):
+    """Clients that send a brief again and again; yields (status, release) of the answers so far."""
+    answers, done = [], threading.Event()
+
+    def client():
+        with httpx.Client(timeout=60) as http:
+            while not done.is_set():
+                answer = http.post(f"{address}/v1/match", json=brief)
+                answers.append((answer.status_code, answer.json().get("release")))
+
+    with ThreadPoolExecutor(clients) as pool:
+        running = [pool.submit(client) for _ in range(clients)]
+        try:
+            yield answers
+        finally:
+            done.set()
+        for one in running:
+            one.result()
+
+
 def send(api, method, path, **options):
     """The answer of an ASGI application to one request; a crash is an answer too."""
 
@@ -82,3 +107,16 @@ def replicas(deployment: str) -> list[int]:
             if name in " ".join(process.cmdline()):
                 found.append(process.pid)
     return found
+
+
+def kill_an_encoder_under_load(address, brief):
+    """One of two encoder replicas is lost; every request is answered all the same, and a new replica comes."""
+    with load(address, brief, clients=3) as answers:
+        wait_for(lambda: len(answers) > 20, "answers")
+        before = replicas("ProjectEncoder")
+        assert len(before) == 2
+        os.kill(before[0], signal.SIGKILL)
+        wait_for(lambda: len(set(replicas("ProjectEncoder")) - set(before)) == 1, "a new replica")
+        seen = len(answers)
+        wait_for(lambda: len(answers) > seen + 20, "answers after the kill")
+    assert {status for status, _ in answers} == {200}

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import pytest
-from serving_helpers import replicas
-from waiting import free_port, wait_for
+from serving_helpers import kill_an_encoder_under_load
+from waiting import free_port
 
 from skillmatch_ray.config import load_config
 from skillmatch_ray.errors import ConfigError
@@ -34,28 +29,8 @@ def config(tiny_workspace, tmp_path_factory):
 @pytest.mark.slow  # four replicas start, one of them twice
 @pytest.mark.usefixtures("ray_session")
 def test_no_request_fails_when_one_of_two_encoders_is_killed(config):
-    statuses, done = [], threading.Event()
-
-    def client(address):
-        with httpx.Client(timeout=60) as http:
-            while not done.is_set():
-                statuses.append(http.post(f"{address}/v1/match", json=BRIEF).status_code)
-
-    with serving(config) as address, ThreadPoolExecutor(3) as pool:
-        running = [pool.submit(client, address) for _ in range(3)]
-        try:
-            wait_for(lambda: len(statuses) > 20, "answers")
-            before = replicas("ProjectEncoder")
-            assert len(before) == 2
-            os.kill(before[0], signal.SIGKILL)
-            wait_for(lambda: len(set(replicas("ProjectEncoder")) - set(before)) == 1, "a new replica")
-            seen = len(statuses)
-            wait_for(lambda: len(statuses) > seen + 20, "answers after the kill")
-        finally:
-            done.set()
-        for one in running:
-            one.result()
-    assert set(statuses) == {200}
+    with serving(config) as address:
+        kill_an_encoder_under_load(address, BRIEF)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +20,8 @@ import psutil
 import pytest
 import yaml
 from quickstart_helpers import skillmatch
-from serving_helpers import replicas
-from waiting import free_port
+from serving_helpers import kill_an_encoder_under_load, load, replicas
+from waiting import free_port, wait_for
 
 from skillmatch_ray.client import Service
 from skillmatch_ray.config import load_config
@@ -45,12 +44,20 @@ def served(tiny_workspace, tmp_path_factory):
     return load_config(tiny_workspace.config, [f"workspace={root}"])
 
 
-@pytest.fixture(scope="module")
-def service(served, tiny_workspace, tmp_path_factory):
-    """`skillmatch serve` in a process of its own; its address and what it printed."""
+LAYOUTS = {
+    "one": [],
+    "several": ["serving.deployments=several", "serving.encoder_replicas=2", "serving.encoder_cpus=0.1"],
+}
+
+
+@pytest.fixture(scope="module", params=["one", pytest.param("several", marks=pytest.mark.slow)])
+def service(request, served, tiny_workspace, tmp_path_factory):
+    """`skillmatch serve` in a process of its own, in each layout; its address and what it printed."""
     port = free_port()
     command = [str(Path(sys.executable).parent / "skillmatch"), "serve", "-w", str(served.workspace)]
-    command += ["-c", str(tiny_workspace.config), "-s", f"serving.port={port}", "-s", "serving.request_timeout_s=5"]
+    command += ["-c", str(tiny_workspace.config)]
+    for setting in (f"serving.port={port}", "serving.request_timeout_s=5", *LAYOUTS[request.param]):
+        command += ["-s", setting]
     output = tmp_path_factory.mktemp("output") / "serve.log"
     with output.open("w") as log, subprocess.Popen(command, stdout=log, stderr=log, text=True) as process:
         address = f"http://127.0.0.1:{port}"
@@ -133,30 +140,13 @@ def test_the_page_and_a_profile_through_serve(service):
 def test_a_new_release_is_taken_over_without_a_failed_request(service, served):
     address, _ = service
     before = active_release(Workspace(served.workspace))
-    statuses, releases, done = [], [], threading.Event()
-
-    def client():
-        with httpx.Client(timeout=60) as http:
-            while not done.is_set():
-                answer = http.post(f"{address}/v1/match", json=BRIEF)
-                statuses.append(answer.status_code)
-                releases.append(answer.json().get("release"))
-
-    with ThreadPoolExecutor(2) as pool:
-        running = [pool.submit(client) for _ in range(2)]
-        try:
-            index_vectors(served, Dataset(served.workspace / "dataset"), before.model_dir)
-            deadline = time.monotonic() + 60
-            while releases[-1:] == [before.name] and time.monotonic() < deadline:
-                time.sleep(0.2)
-            time.sleep(1)
-        finally:
-            done.set()
-        for one in running:
-            one.result()
-    assert set(statuses) == {200}
-    after = active_release(Workspace(served.workspace))
-    assert releases[-1] == after.name != before.name
+    with load(address, BRIEF) as answers:
+        index_vectors(served, Dataset(served.workspace / "dataset"), before.model_dir)
+        after = active_release(Workspace(served.workspace))
+        wait_for(lambda: answers[-1:] == [(200, after.name)], "an answer of the new release", 60)
+        time.sleep(1)
+    assert {status for status, _ in answers} == {200}
+    assert answers[-1][1] == after.name != before.name
 
 
 def test_an_older_release_is_activated_through_the_service(service):
@@ -219,6 +209,12 @@ def test_a_client_that_never_sends_its_body_gets_504_and_its_slot_is_free_again(
         )
         assert b" 504 " in slow.recv(4096).partition(b"\r\n")[0]
     assert httpx.post(f"{address}/v1/match", json=BRIEF, timeout=60).status_code == 200
+
+
+@pytest.mark.parametrize("service", [pytest.param("several", marks=pytest.mark.slow)], indirect=True)
+def test_no_request_fails_when_one_of_two_encoders_is_killed(service):
+    address, _ = service
+    kill_an_encoder_under_load(address, BRIEF)
 
 
 @pytest.mark.slow
