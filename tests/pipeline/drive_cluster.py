@@ -9,10 +9,7 @@ import time
 from pathlib import Path
 
 os.environ.update(
-    RAY_health_check_period_ms="500",
-    RAY_health_check_timeout_ms="1000",
-    RAY_health_check_failure_threshold="4",
-    RAY_raylet_start_wait_time_s="120",  # on a busy machine a node needs longer than the default to register
+    RAY_health_check_period_ms="500", RAY_health_check_timeout_ms="1000", RAY_health_check_failure_threshold="4"
 )
 
 import ray
