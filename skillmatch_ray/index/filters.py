@@ -98,7 +98,8 @@ class Filters(BaseModel):
     @model_validator(mode="after")
     def _place_is_whole(self) -> Filters:
         if (self.latitude is None) != (self.longitude is None):
-            raise ValueError(f"latitude ({self.latitude}) and longitude ({self.longitude}) must be given together")
+            given, missing = ("latitude", "longitude") if self.longitude is None else ("longitude", "latitude")
+            raise ValueError(f"{given} ({getattr(self, given)}) is given without {missing}: give both, or neither")
         if self.radius_km is not None and self.latitude is None:
             raise ValueError(f"radius_km ({self.radius_km}) needs latitude and longitude")
         if None in self.countries:
