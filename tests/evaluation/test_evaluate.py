@@ -121,7 +121,9 @@ def test_a_short_query_is_ranked_like_a_project_that_has_only_its_words(dataset,
     (typed.root / "freelancers.jsonl").write_text((dataset.root / "freelancers.jsonl").read_text())
     queries = [{"project_id": p, "title": " ".join(skills[:3])} for p, skills in listed.items() if skills]
     write_table(typed.root, "projects", queries)
-    grades = [{"project_id": j.project_id, "freelancer_id": j.freelancer_id, "grade": j.grade} for j in dataset.qrels()]
+    grades = [
+        {"project_id": j.project_id, "freelancer_id": j.freelancer_id, "grade": j.grade} for j in dataset.read(QRELS)
+    ]
     write_table(typed.root, "qrels", [row for row in grades if listed[row["project_id"]]])
     expected = evaluate(typed, tiny_backbone, systems).as_dict()
     assert found["short_queries"]["projects"] == expected["counts"]["projects"] == 5
