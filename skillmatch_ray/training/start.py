@@ -86,7 +86,7 @@ def start_projection(vectors: Tensor, languages: Sequence[str]) -> Tensor:
     """
     centred = (vectors - vectors.mean(0)).double()
     kept = without_languages(centred, np.array(languages))
-    variances, directions = torch.linalg.eigh(kept @ torch.cov(centred.T) @ kept)
+    variances, directions = torch.linalg.eigh(kept @ (centred.T @ centred) @ kept)
     mean = variances.clamp_min(0).mean().clamp_min(1e-12)
     scale = (1 + variances.clamp_min(0) / (DAMPED_FROM * mean)).rsqrt()
     weight: Tensor = directions @ torch.diag(scale) @ directions.T @ kept
