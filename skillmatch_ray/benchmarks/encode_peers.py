@@ -116,10 +116,7 @@ def onnxruntime_rate(backbone: Backbone, texts: list[str], directory: Path, seco
     Raises:
         PeerError: if it is not installed, the backbone runs on a GPU, or its vectors differ from ours.
     """
-    for package in ("onnx", "onnxruntime", "transformers"):
-        _installed(package)
-    if backbone.device.type != "cpu":
-        raise PeerError("measured on CPUs only")
+    _needs_onnx(backbone, "onnxruntime")
     started = time.perf_counter()
     session = onnx_session(export_onnx(backbone, directory))
     startup = time.perf_counter() - started
@@ -134,10 +131,7 @@ def fastembed_rate(backbone: Backbone, texts: list[str], directory: Path, second
     Raises:
         PeerError: if it is not installed, the backbone runs on a GPU, or its vectors differ from ours.
     """
-    for package in ("onnx", "fastembed", "transformers"):
-        _installed(package)
-    if backbone.device.type != "cpu":
-        raise PeerError("measured on CPUs only")
+    _needs_onnx(backbone, "fastembed")
     export_onnx(backbone, peer_checkpoint(backbone, directory))
     started = time.perf_counter()
     model = fastembed_model(backbone, directory)
@@ -163,6 +157,14 @@ def fastembed_model(backbone: Backbone, directory: Path) -> Any:
 
 def _fastembed_encode(model: Any, size: int) -> Encode:
     return lambda part: np.stack(list(model.embed(list(part), batch_size=size)))
+
+
+def _needs_onnx(backbone: Backbone, package: str) -> None:
+    """What a peer that runs our ONNX graph with `package` needs."""
+    for needed in ("onnx", package, "transformers"):
+        _installed(needed)
+    if backbone.device.type != "cpu":
+        raise PeerError("measured on CPUs only")
 
 
 def _installed(package: str) -> None:

@@ -29,6 +29,7 @@ from skillmatch_ray.backbone.resolve import (
 from skillmatch_ray.config import Config
 from skillmatch_ray.errors import SkillmatchError
 from skillmatch_ray.files import read_json, write_text
+from skillmatch_ray.pipeline.session import cluster_address
 
 GIGABYTE: Final = 2**30
 PACKAGE: Final = "skillmatch-ray"
@@ -406,7 +407,7 @@ def _listener(port: int) -> str:
 
 def _cluster(config: Config) -> Iterator[Finding]:
     """An address that leads nowhere stops even the embedded default: it is preferred to a local Ray."""
-    address = config.ray.address or os.environ.get("RAY_ADDRESS")
+    address = cluster_address(config.ray)
     if not address:
         yield Finding("Ray cluster", "ok", "none given: a local Ray is started")
         return

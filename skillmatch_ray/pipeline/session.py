@@ -29,12 +29,17 @@ def ensure_ray(settings: RaySettings) -> float:
     import ray.data
 
     if not ray.is_initialized():
-        address = settings.address or os.environ.get("RAY_ADDRESS")
+        address = cluster_address(settings)
         ray.init(**(_remote(address) if address else _local(settings)))
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     return float(ray.cluster_resources().get("CPU", 1.0))
+
+
+def cluster_address(settings: RaySettings) -> str | None:
+    """Of the cluster that is joined; None where a local Ray is started instead."""
+    return settings.address or os.environ.get("RAY_ADDRESS") or None
 
 
 def _remote(address: str) -> dict[str, Any]:
@@ -76,7 +81,7 @@ def encode_pool(config: Config) -> Pool:
     import ray
 
     cpus = ensure_ray(config.ray)
-    if _joined(config):
+    if cluster_address(config.ray):
         return pool_for(config.encode, cpus, ray.available_resources())  # others may be at work there
     # A local Ray counts each core twice, and does not know at once what is free.
     return pool_for(config.encode, float(psutil.cpu_count() or 1), ray.cluster_resources())
@@ -104,11 +109,6 @@ def _fitting_workers(settings: EncodeSettings, cores: float, resources: Mapping[
     return max(1, int(min(cores / threads, room, memory)))
 
 
-def _joined(config: Config) -> bool:
-    """Whether Ray was reached by an address, not started here."""
-    return bool(config.ray.address or os.environ.get("RAY_ADDRESS"))
-
-
 def actor_pool(config: Config, pool: Pool, tasks: int) -> dict[str, Any]:
     """Arguments of a Ray Data map for a pool of actors that has `tasks` to do.
 
@@ -121,7 +121,7 @@ def actor_pool(config: Config, pool: Pool, tasks: int) -> dict[str, Any]:
 
     settings = config.encode
     workers, most = min(pool.workers, tasks), min(pool.most, tasks)
-    if not _joined(config):
+    if not cluster_address(config.ray):
         check_pool(settings, workers, ray.cluster_resources())
     fixed = most <= workers
     compute = ActorPoolStrategy(size=workers) if fixed else ActorPoolStrategy(min_size=workers, max_size=most)

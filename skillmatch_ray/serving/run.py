@@ -12,7 +12,7 @@ from typing import Any
 
 from skillmatch_ray.config import Config, RaySettings
 from skillmatch_ray.console import console
-from skillmatch_ray.pipeline.session import ensure_ray
+from skillmatch_ray.pipeline.session import cluster_address, ensure_ray
 
 APPLICATION = "skillmatch"
 
@@ -71,7 +71,7 @@ def fast_modes() -> dict[str, str]:
 def _starts_ray(settings: RaySettings) -> bool:
     import ray
 
-    return not ray.is_initialized() and not (settings.address or os.environ.get("RAY_ADDRESS"))
+    return not ray.is_initialized() and cluster_address(settings) is None
 
 
 def _free_port(wanted: int) -> int:
