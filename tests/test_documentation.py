@@ -95,7 +95,9 @@ def verb_of(words):
 
 def check_options(words):
     _, command, rest = verb_of(words)
-    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    known = {"--help"}
+    for parameter in command.params:
+        known |= {*parameter.opts, *parameter.secondary_opts}  # the second are those like --no-peers
     used = {word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)}
     assert used <= known, f"{shlex.join(words)}: unknown options {used - known}"
 
