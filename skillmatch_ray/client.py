@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,8 +76,11 @@ class Service:
         return dict(self._operate({"do": "update", "dataset": str(Path(dataset.root).resolve())}))
 
     def _operate(self, order: dict[str, Any]) -> Any:
-        """Begin an operation, and wait for its end; it may take as long as an index needs."""
-        operation = self._call("POST", "/v1/operations", order)
+        """Begin an operation, and wait for its end; it may take as long as an index needs.
+
+        The order has an id of its own: repeated after a 503 it is not carried out twice.
+        """
+        operation = self._call("POST", "/v1/operations", {"id": uuid.uuid4().hex, **order})
         while operation["state"] == "running":
             time.sleep(_POLL_S)
             operation = self._call("GET", f"/v1/operations/{operation['id']}")

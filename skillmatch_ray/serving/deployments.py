@@ -142,7 +142,7 @@ class IndexRetriever:
         return await asyncio.to_thread(self.service.status)
 
     async def operate(self, order: Order) -> Operation | None:
-        """Begin an operation on releases; None while another one runs."""
+        """Begin an operation on releases, once however often it is ordered; None while another one runs."""
         return await asyncio.to_thread(self.service.operate, order)
 
     async def operation(self, operation_id: str) -> Operation | None:
@@ -172,7 +172,8 @@ def _batch_metrics(name: str, observe: Observe) -> Callable[[int, float, float],
 class Remote:
     """Calls of a deployment as plain coroutines; what the API expects of encoder and searcher.
 
-    Every call may be repeated without harm, so one is, if the replica is lost that had it.
+    Every call may be repeated without harm (an order to operate on releases carries its id), so one is, if the
+    replica is lost that had it.
     """
 
     def __init__(self, handle: DeploymentHandle) -> None:

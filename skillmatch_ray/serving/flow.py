@@ -72,7 +72,7 @@ class Searcher(Protocol):
         """The active release, the one before, and whether what it needs is there."""
 
     async def operate(self, order: Order) -> Operation | None:
-        """Begin an operation on releases; None while another one runs."""
+        """Begin an operation on releases, once however often it is ordered; None while another one runs."""
 
     async def operation(self, operation_id: str) -> Operation | None:
         """How an operation goes, or None if there was no such one lately."""

@@ -30,8 +30,17 @@ _LOCK_PATIENCE_S = 0.5
 _LOST = "its replica ended before it did: look at /v1/releases/status, then send the order again"
 
 
+_OPERATION_ID = r"^[0-9a-f]{32}$"
+
+
 class _Order(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str = Field(
+        default_factory=lambda: uuid.uuid4().hex,
+        pattern=_OPERATION_ID,
+        description="of the operation; an order that is sent again under its id is not carried out again",
+    )
 
 
 class Activate(_Order):
@@ -61,7 +70,7 @@ class Update(_Order):
     dataset: Path = Field(description="directory on the service's machine, below `serving.datasets`")
 
 
-OperationId = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{32}$")]
+OperationId = Annotated[str, PathParameter(pattern=_OPERATION_ID)]
 Order = Annotated[Activate | Rollback | Prune | Update, Field(discriminator="do")]
 
 
@@ -78,8 +87,9 @@ class Operation(BaseModel):
 class Operations:
     """Carries out one order at a time, whichever replica took it; every replica can tell how the last ones go.
 
-    An operation is a file, and whoever carries it out holds a lock to its end. A running operation whose lock is
-    free was lost with its replica.
+    An operation is a file named by its id, and whoever carries it out holds a lock to its end. A running operation
+    whose lock is free was lost with its replica. An id that is known is never begun again, so whoever got no answer
+    may send the order once more.
 
     Args:
         directory: on storage that all replicas see; made when the first operation begins.
@@ -89,8 +99,8 @@ class Operations:
         self._directory = directory
         self._lock = directory / "lock"
 
-    def start(self, do: str, work: Callable[[], Any]) -> Operation | None:
-        """Begin; None while another operation runs.
+    def start(self, operation_id: str, do: str, work: Callable[[], Any]) -> Operation | None:
+        """Begin, or tell how it stands if it was begun before; None while another operation runs.
 
         Raises:
             StorageError: if the disk is full; nothing was begun then.
@@ -98,11 +108,13 @@ class Operations:
         with contextlib.ExitStack() as held:
             try:
                 self._hold(held, do)
+                if known := self._settled(operation_id):
+                    return known
                 self._forget()
-                begun = Operation(id=uuid.uuid4().hex, do=do)
+                begun = Operation(id=operation_id, do=do)
                 self._write(begun)
             except LockedError:
-                return None
+                return self._read(operation_id)
             except OSError as e:
                 raise StorageError(f"{self._directory} takes no more ({e.strerror}): make room on its disk") from e
             arguments = (begun, work, held.pop_all())
@@ -114,10 +126,15 @@ class Operations:
         found = self._read(operation_id)
         if found and found.state == "running":
             with contextlib.suppress(LockedError), owner_lock(self._lock, "a look at a lost operation"):
-                found = self._read(operation_id)
-                if found and found.state == "running":
-                    found = found.model_copy(update={"state": "failed", "error": _LOST})
-                    self._write(found)
+                return self._settled(operation_id)
+        return found
+
+    def _settled(self, operation_id: str) -> Operation | None:
+        """An operation as it stands, for whoever holds the lock: nobody carries it out now."""
+        found = self._read(operation_id)
+        if found and found.state == "running":
+            found = found.model_copy(update={"state": "failed", "error": _LOST})
+            self._write(found)
         return found
 
     def _hold(self, held: contextlib.ExitStack, do: str) -> None:
@@ -188,6 +205,8 @@ def add_operations(router: APIRouter, searcher: Searcher, *, is_open: bool = Tru
         begun = await searcher.operate(order)
         if begun is None:
             raise HTTPException(409, "another operation on releases is running: wait until it has ended")
+        if begun.do != order.do:
+            raise HTTPException(409, f"{order.id} is the id of an order to {begun.do}: give each order its own")
         return begun
 
     @router.get("/operations/{operation_id}", tags=["releases"], responses=documented(404))

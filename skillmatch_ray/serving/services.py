@@ -354,8 +354,8 @@ class RetrieverService:
             return status(self._workspace, self._config, retriever.backend)
 
     def operate(self, order: Order) -> Operation | None:
-        """Begin an operation on releases; None while another one runs."""
-        return self._operations.start(order.do, lambda: self._carry_out(order))
+        """Begin an operation on releases, once however often it is ordered; None while another one runs."""
+        return self._operations.start(order.id, order.do, lambda: self._carry_out(order))
 
     def operation(self, operation_id: str) -> Operation | None:
         """How an operation goes."""

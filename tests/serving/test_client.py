@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import uuid
 
 import pytest
 from serving_helpers import copied_services, over_http
@@ -82,6 +83,21 @@ def test_releases_are_switched_by_the_service(changeable):
         service.activate("none")
 
 
+def test_a_rollback_whose_answer_was_lost_is_not_done_twice(changeable):
+    address, config = changeable
+    service = Service(address)
+    first = service.status()["active"]
+    second = index_vectors(
+        config, Dataset(config.workspace / "dataset"), config.workspace / first["model_dir"], address
+    )["name"]
+    order = {"do": "rollback", "id": new_id()}
+    assert service._operate(order) == service._operate(order) == first["name"]
+    assert service.status()["active"]["name"] == first["name"]
+    with pytest.raises(ServiceError, match=rf"{order['id']} is the id of an order to rollback.*409"):
+        service._operate({**order, "do": "prune"})
+    assert service.rollback() == second  # another order
+
+
 def test_changed_rows_are_written_by_the_service(changeable):
     address, config = changeable
     service, dataset = Service(address), Dataset(config.workspace / "dataset")
@@ -119,12 +135,13 @@ def test_the_key_comes_from_the_environment(address, keys, monkeypatch):
 
 def test_one_operation_runs_at_a_time_and_every_replica_tells_its_end(tmp_path):
     here, there, go = Operations(tmp_path), Operations(tmp_path), threading.Event()
-    first = here.start("prune", lambda: go.wait(60) and ["gone"])
-    assert there.start("rollback", lambda: None) is None
+    first = here.start(new_id(), "prune", lambda: go.wait(60) and ["gone"])
+    assert there.start(new_id(), "rollback", lambda: None) is None
     assert there.get(first.id).state == "running"
+    assert there.start(first.id, "prune", lambda: 1 // 0).state == "running"
     go.set()
     assert ended(there, first.id).result == ["gone"]
-    second = there.start("rollback", lambda: 1 // 0)
+    second = there.start(new_id(), "rollback", lambda: 1 // 0)
     failed = ended(here, second.id)
     assert (failed.state, failed.error[:17]) == ("failed", "ZeroDivisionError")
     assert here.get("unknown") is None
@@ -134,16 +151,16 @@ def test_the_latest_operations_are_remembered(tmp_path):
     operations = Operations(tmp_path)
     begun = []
     for _ in range(34):
-        begun.append(operations.start("prune", list))
+        begun.append(operations.start(new_id(), "prune", list))
         assert ended(operations, begun[-1].id).result == []
     assert [operations.get(one.id) is None for one in begun] == [True, True] + 32 * [False]
 
 
 LOST = """
-import sys, time
+import sys, time, uuid
 from pathlib import Path
 from skillmatch_ray.serving.operations import Operations
-begun = Operations(Path(sys.argv[1])).start("prune", lambda: time.sleep(600))
+begun = Operations(Path(sys.argv[1])).start(uuid.uuid4().hex, "prune", lambda: time.sleep(600))
 print(begun.id, flush=True)
 time.sleep(600)
 """
@@ -159,7 +176,12 @@ def test_an_operation_lost_with_its_replica_has_failed(tmp_path):
     told = operations.get(lost)
     assert told.state == "failed"
     assert "send the order again" in told.error
-    assert ended(operations, operations.start("prune", list).id).state == "done"
+    assert operations.start(lost, "prune", list) == told
+    assert ended(operations, operations.start(new_id(), "prune", list).id).state == "done"
+
+
+def new_id():
+    return uuid.uuid4().hex
 
 
 def ended(operations, operation_id):

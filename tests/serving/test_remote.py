@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +18,7 @@ from skillmatch_ray.errors import ConfigError, FingerprintError, ReplicaError
 from skillmatch_ray.serving import deployments
 from skillmatch_ray.serving.deployments import Remote
 from skillmatch_ray.serving.metrics import COUNTERS, GAUGES, HISTOGRAMS, Metrics
+from skillmatch_ray.serving.operations import Operations, Rollback
 
 pytestmark = [pytest.mark.ray_local, pytest.mark.usefixtures("ray_session")]
 
@@ -33,10 +36,9 @@ class Replicas:
 
     def __init__(self, actors) -> None:
         self.actors = iter(actors)
-        self.search = SimpleNamespace(remote=self._search)
 
-    def _search(self, *args):
-        return next(self.actors).search.remote(*args)
+    def __getattr__(self, name):
+        return SimpleNamespace(remote=lambda *args: getattr(next(self.actors), name).remote(*args))
 
 
 def killed():
@@ -63,6 +65,33 @@ def test_a_call_to_a_lost_replica_is_repeated_once():
     assert search([killed(), Replica.remote()], "found") == "found"
     with pytest.raises(ReplicaError):
         search([killed(), killed(), Replica.remote()], "found")
+
+
+@ray.remote(num_cpus=0)
+class Clerk:
+    """Takes orders as a retriever does, and may die before it answers; each rollback leaves a line in a file."""
+
+    def __init__(self, root, dies=False):
+        self.root, self.operations, self.dies = root, Operations(root / "operations"), dies
+
+    def operate(self, order):
+        begun = self.operations.start(order.id, order.do, self.roll_back)
+        if self.dies:
+            while self.operations.get(begun.id).state == "running":
+                time.sleep(0.02)
+            os._exit(1)
+        return begun
+
+    def roll_back(self):
+        with (self.root / "done").open("a") as done:
+            print("rolled back", file=done)
+
+
+def test_an_order_is_carried_out_once_where_the_replica_is_lost_before_it_answers(tmp_path):
+    clerks = Replicas([Clerk.remote(tmp_path, dies=True), Clerk.remote(tmp_path)])
+    answered = asyncio.run(Remote(clerks).operate(Rollback(do="rollback")))
+    assert answered.state == "done"
+    assert (tmp_path / "done").read_text() == "rolled back\n"
 
 
 @pytest.fixture
