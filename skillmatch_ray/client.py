@@ -14,7 +14,7 @@ from skillmatch_ray.config import Config
 from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.documents import Project
 from skillmatch_ray.errors import ServiceError
-from skillmatch_ray.index.releases import Desk
+from skillmatch_ray.index.releases import Desk, Pruned
 
 API_KEY_VARIABLE: Final = "SKILLMATCH_API_KEY"
 """Environment variable with the key that the service asks for, if it asks for one."""
@@ -67,9 +67,9 @@ class Service:
         """Make the release answer again that answered before; its name."""
         return str(self._operate({"do": "rollback"}))
 
-    def prune(self, keep: int) -> list[str]:
-        """Delete old releases; their names."""
-        return list(self._operate({"do": "prune", "keep": keep}))
+    def prune(self, keep: int) -> Pruned:
+        """Delete old releases."""
+        return Pruned(**self._operate({"do": "prune", "keep": keep}))
 
     def update(self, dataset: Dataset) -> dict[str, int]:
         """Bring the active index up to date in place; how many rows."""

@@ -36,8 +36,9 @@ from skillmatch_ray.index.backend import search_call
 from skillmatch_ray.index.build import INDEXED, INSERTED
 from skillmatch_ray.index.filters import Filters
 from skillmatch_ray.index.plan import SearchPlan
+from skillmatch_ray.index.pruning import remove
 from skillmatch_ray.index.release import Release, ReleaseStore
-from skillmatch_ray.index.releases import activate, build_release, directory_bytes, remove
+from skillmatch_ray.index.releases import activate, build_release, directory_bytes
 from skillmatch_ray.index.retriever import Retriever
 from skillmatch_ray.model.matcher import FORMAT_VERSION
 from skillmatch_ray.workspace import Workspace, versions

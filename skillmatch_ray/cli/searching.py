@@ -127,12 +127,15 @@ def release_prune(
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
+    report: ReportOption = None,
 ) -> None:
-    """Delete old releases."""
+    """Delete old releases; tells what went, and why the others stay."""
     from skillmatch_ray.client import desk
 
-    for name in desk(settings(config, overrides, workspace=workspace), url).prune(keep):
-        console().print(f"deleted {name}")
+    done = desk(settings(config, overrides, workspace=workspace), url).prune(keep)
+    console().print(done.render(), soft_wrap=True)
+    finish(report, done.as_dict())
+    done.check()
 
 
 @app.command(

@@ -6,8 +6,6 @@ everybody else who searches there. It works while another process holds the old 
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +14,17 @@ from skillmatch_ray.config import Config
 from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.errors import LockedError, ReleaseError
 from skillmatch_ray.files import owner_lock
-from skillmatch_ray.index.backend import Backend, own_database
+from skillmatch_ray.index.backend import Backend
 from skillmatch_ray.index.build import build_release
-from skillmatch_ray.index.release import DATABASE, Release, ReleaseStore
+from skillmatch_ray.index.pruning import Pruned, prune
+from skillmatch_ray.index.release import Release, ReleaseStore
 from skillmatch_ray.index.replay import LazyEncoder, catch_up
 from skillmatch_ray.index.update import UpdateReport, write_changes
 from skillmatch_ray.workspace import Workspace
 
 __all__ = [
     "Desk",
+    "Pruned",
     "Release",
     "UpdateReport",
     "activate",
@@ -142,43 +142,6 @@ def directory_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
-def prune(workspace: Workspace, config: Config, keep: int = 2) -> list[str]:
-    """Delete all but the active release, the one before it and the `keep` newest; names of the deleted.
-
-    Raises:
-        ReleaseError: if `keep` is negative.
-        LockedError: if an index is being built, or somebody still searches one that is to go.
-    """
-    if keep < 0:
-        raise ReleaseError(f"keep ({keep}) must not be negative")
-    store = ReleaseStore(workspace)
-    with store.building("skillmatch release prune"):
-        names = store.names()
-        kept = {store.active_name(), store.previous_name(), *names[len(names) - keep :]}
-        doomed = [name for name in names if name not in kept]
-        for name in doomed:
-            remove(store, store.get(name), config)
-    return doomed
-
-
-def remove(store: ReleaseStore, release: Release, config: Config) -> None:
-    """Delete one release: first its index, then its manifest, so that a repetition can finish the work.
-
-    Raises:
-        LockedError: if somebody searches its embedded database.
-    """
-    directory = store.directory(release.name)
-    with contextlib.ExitStack() as held:
-        if release.kind == "lite":
-            held.enter_context(own_database(directory / DATABASE, f"removing release {release.name}"))
-        else:
-            backend = held.enter_context(store.open(release, config.milvus, "removing"))
-            if backend.has(release.collection):
-                backend.drop(release.collection)
-        shutil.rmtree(directory, ignore_errors=True)
-    (store.manifests / f"{release.name}.json").unlink()
-
-
 def update_release(config: Config, workspace: Workspace, dataset: Dataset) -> UpdateReport:
     """Bring the active release's index up to date in place: only what changed is written.
 
@@ -233,8 +196,8 @@ class Desk:
         """Make the release answer again that answered before; its name."""
         return rollback(self._workspace, self.config).name
 
-    def prune(self, keep: int) -> list[str]:
-        """Delete old releases; their names."""
+    def prune(self, keep: int) -> Pruned:
+        """Delete old releases."""
         return prune(self._workspace, self.config, keep)
 
     def update(self, dataset: Dataset) -> dict[str, int]:

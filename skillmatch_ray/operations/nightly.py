@@ -24,7 +24,7 @@ from skillmatch_ray.errors import LockedError, ReleaseError
 from skillmatch_ray.files import owner_lock, write_json
 from skillmatch_ray.index.compaction import CompactionReport, compact
 from skillmatch_ray.index.release import Release, ReleaseStore
-from skillmatch_ray.index.releases import active_release, prune
+from skillmatch_ray.index.releases import Pruned, active_release, prune
 from skillmatch_ray.operations.drift import Drift, Snapshot, compare, load_snapshot, save_snapshot, take_snapshot
 from skillmatch_ray.pipeline.vectors import read_manifest
 from skillmatch_ray.stages import (
@@ -54,7 +54,7 @@ class NightlyReport:
         encoded: freelancers encoded.
         removed: freelancers that are gone.
         erased: what was erased of deleted freelancers; None with `nightly.erase` off.
-        pruned: old releases that were removed.
+        pruned: which old releases went, and why others stay; None where an index was being built.
         quarantined: rows set aside, by table.
         retrained: what became of a new model; None where none was asked for.
         drift: against the release before; None where it could not be asked.
@@ -68,7 +68,7 @@ class NightlyReport:
     encoded: int = 0
     removed: int = 0
     erased: CompactionReport | None = None
-    pruned: list[str] = field(default_factory=list)
+    pruned: Pruned | None = None
     quarantined: dict[str, int] = field(default_factory=dict)
     retrained: dict[str, Any] | None = None
     drift: Drift | None = None
@@ -121,13 +121,13 @@ def run_nightly(
     return report
 
 
-def _pruned(config: Config, workspace: Workspace) -> list[str]:
-    """Old releases that were removed; while somebody searches one, it is left to another night."""
+def _pruned(config: Config, workspace: Workspace) -> Pruned | None:
+    """What became of old releases; those that somebody searches are left to another night."""
     try:
         return prune(workspace, config, config.nightly.keep_releases)
     except LockedError as e:
         console().print(f"old releases stay until the next night: {e}")
-        return []
+        return None
 
 
 def _directory(workspace: Workspace) -> Path:

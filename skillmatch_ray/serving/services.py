@@ -363,7 +363,7 @@ class RetrieverService:
 
     def _carry_out(self, order: Order) -> Any:
         if isinstance(order, Prune):
-            return self._desk.prune(order.keep)
+            return self._desk.prune(order.keep).as_dict()
         if isinstance(order, Update):
             with self._use() as retriever:
                 return retriever.update(Dataset(self._permitted(order.dataset))).as_dict()

@@ -83,7 +83,10 @@ def test_the_life_of_releases(world: World) -> None:
     assert (told["active"]["name"], told["previous"], told["rows"]) == (third.name, second.name, 300)
     if third.kind == "server":
         assert told["alias_points_here"]
-    assert prune(world.workspace, world.config, keep=0) == [first.name]
+    assert prune(world.workspace, world.config, keep=5).removed == []
+    done = prune(world.workspace, world.config, keep=0)
+    assert (done.removed, done.left) == ([first.name], {})
+    assert done.kept == {second.name: "answered before", third.name: "answers now"}
     assert not ReleaseStore(world.workspace).directory(first.name).exists()
     with pytest.raises(ReleaseError, match=second.name):
         activate(world.workspace, first.name, world.config)
@@ -191,16 +194,29 @@ def test_an_index_in_use_names_its_owner_and_the_way_around(tmp_path: Path) -> N
     Retriever(world.config).close()
 
 
-def test_a_release_that_is_searched_is_not_pruned(tmp_path: Path) -> None:
+def test_a_release_that_is_searched_stays_and_the_others_go(tmp_path: Path) -> None:
     world = make_world(tmp_path / "w", random_rows(50), clustered(50))
     first = world.release()
-    with Retriever(world.config) as retriever:  # as a service that was not told of the two switches
-        world.release()
-        world.release()
-        with pytest.raises(LockedError, match=rf"searching release {first.name} by .*process \d+"):
-            prune(world.workspace, world.config, keep=0)
+    second = world.release()
+    with Retriever(world.config) as retriever:  # as a service that was not told of the next two switches
+        third, fourth, fifth = world.release(), world.release(), world.build()
+        activate(world.workspace, first.name, world.config)
+        activate(world.workspace, fourth.name, world.config)
+        done = prune(world.workspace, world.config, keep=1)
+        assert (done.removed, list(done.left)) == ([third.name], [second.name])
+        assert f"searching release {second.name} by" in done.left[second.name]
+        assert done.kept == {
+            first.name: "answered before",
+            fourth.name: "answers now",
+            fifth.name: "one of the 1 newest",
+        }
+        assert [line.partition(" ")[0] for line in done.render().splitlines()] == ["deleted", *3 * ["kept"], "left"]
+        with pytest.raises(ReleaseError, match=second.name):
+            done.check()
         assert retriever.get("f000003") is not None
-    assert prune(world.workspace, world.config, keep=0) == [first.name]
+    done = prune(world.workspace, world.config, keep=0)
+    assert (done.removed, done.left) == ([second.name, fifth.name], {})
+    done.check()
 
 
 def test_a_server_that_is_gone_is_told_in_bounded_time(tmp_path: Path) -> None:

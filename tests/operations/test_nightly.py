@@ -68,7 +68,7 @@ def test_a_quiet_day_is_taken_over_and_a_day_without_news_builds_nothing(config,
     assert (report.encoded, report.removed) == (CHANGED + NEW, GONE + 1)
     assert active_release(workspace).name == report.release
     assert active_release(workspace).rows == 300 - GONE - 1 + NEW
-    assert (report.erased.vectors, report.erased.holding, report.pruned) == (1, (before,), [])
+    assert (report.erased.vectors, report.erased.holding, report.pruned.removed) == (1, (before,), [])
     parts = map(pq.read_table, workspace.root.glob("vectors/*/part-*.parquet"))
     assert deleted not in {person for part in parts for person in part[0].to_pylist()}
     assert deleted not in ReleaseStore(workspace).journal.path.read_text()
@@ -95,7 +95,7 @@ def test_old_releases_go_and_erasure_may_be_left_to_the_operator(config, tmp_pat
         retriever.delete(people[0]["freelancer_id"])
     reports = [run_nightly(config, dataset_with(config, people[:-n], tmp_path / str(n))) for n in (1, 2)]
     assert [report.erased for report in reports] == [None, None]
-    assert [report.pruned for report in reports] == [[], [first]]
+    assert [report.pruned.removed for report in reports] == [[], [first]]
     assert people[0]["freelancer_id"] in ReleaseStore(workspace).journal.path.read_text()
 
 
@@ -121,8 +121,14 @@ def test_a_day_unlike_the_one_before_is_held_back_until_somebody_says_so(config,
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_while_a_service_holds_the_index_the_night_goes_on(config, tmp_path):
+    settings = config.nightly.model_copy(update={"keep_releases": 0})
     with Retriever(config):
         report = run_nightly(config, a_day_later(config, tmp_path / "today"))
+        people = people_of(config)[GONE + 1 :]
+        later = run_nightly(
+            config.model_copy(update={"nightly": settings}), dataset_with(config, people, tmp_path / "later")
+        )
+    assert (later.activated, later.pruned.removed, [*later.pruned.left]) == (True, [], [report.before])
     assert report.activated
     assert report.drift is None
     assert "searching release" in report.not_compared

@@ -78,7 +78,7 @@ def test_releases_are_switched_by_the_service(changeable):
     assert match_once(config, PROJECT, 1, address).release == first["name"]
     assert service.activate(release["name"]) == release["name"]
     assert [known["name"] for known in service.releases()] == [first["name"], release["name"]]
-    assert service.prune(1) == []
+    assert (service.prune(1).removed, list(service.prune(1).kept)) == ([], [first["name"], release["name"]])
     with pytest.raises(ServiceError, match=r"could not activate: ReleaseError: .* has no release 'none'"):
         service.activate("none")
 
