@@ -66,7 +66,7 @@ class TrainingSettings(Settings):
     groups_per_step: int = Field(8, ge=1, description="job categories that one batch is drawn from; few = hard")
     loss: dict[str, dict[str, Any]] = Field({"infonce": {}}, description="loss name -> arguments (weight among them)")
     learning_rate: float = Field(1e-4, gt=0)
-    projection_rate: float = Field(1e-3, gt=0, description="learning rate of the linear map after the pooling")
+    projection_rate: float = Field(3e-4, gt=0, description="learning rate of the linear map after the pooling")
     section_weight_rate: float = Field(0.02, gt=0, description="learning rate of the weights of section types")
     weight_decay: float = Field(0.01, ge=0)
     warmup_share: float = Field(0.1, ge=0, le=1)
