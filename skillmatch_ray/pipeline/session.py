@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,7 +35,16 @@ def ensure_ray(settings: RaySettings) -> float:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    _only_warnings_of_ray_data()
     return float(ray.cluster_resources().get("CPU", 1.0))
+
+
+def _only_warnings_of_ray_data() -> None:
+    """On the console, as for the rest of Ray; the log files of its session keep everything."""
+    for handler in logging.getLogger("ray.data").handlers:
+        if handler.name == "console":
+            handler.setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that the bars are off, as wanted
 
 
 def cluster_address(settings: RaySettings) -> str | None:

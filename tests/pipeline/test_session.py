@@ -21,12 +21,13 @@ from skillmatch_ray.pipeline.session import ensure_ray
 os.environ.pop("RAY_ADDRESS", None)
 theirs = {theirs!r}
 ensure_ray(RaySettings(num_cpus=1, object_store_mb=100))
+assert len(ray.data.range(2).map(lambda row: row).take_all()) == 2
 print("own" if ray.get_runtime_context().gcs_address != theirs else "theirs")
 """
 
 
 @pytest.mark.ray_local
-def test_without_an_address_a_ray_of_ones_own_is_started(ray_session):
+def test_without_an_address_a_ray_of_ones_own_is_started_and_does_not_chat(ray_session):
     """The session's Ray is noted as this machine's current one, as `ray start` of another user would do."""
     import ray
 
@@ -42,6 +43,8 @@ def test_without_an_address_a_ray_of_ones_own_is_started(ray_session):
         )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split()[-1] == "own"
+    assert "finished in" not in done.stderr  # Ray Data's news, nor that its progress bars are off
+    assert "Progress bars" not in done.stderr
 
 
 def test_an_address_is_joined_and_not_started(monkeypatch):
