@@ -20,7 +20,7 @@ from skillmatch_ray.documents import Document, Project
 from skillmatch_ray.evaluation.baselines import POOLING_FLOORS, Bm25, random_scorer
 from skillmatch_ray.evaluation.encoders import Encoder, TowerEncoder, encode_all, encoded_corpus
 from skillmatch_ray.evaluation.metrics import Values
-from skillmatch_ray.evaluation.overlap import TOP
+from skillmatch_ray.evaluation.overlap import TOP, skills_at
 from skillmatch_ray.evaluation.peers import with_peers
 from skillmatch_ray.evaluation.ranking import QueryRanks, Scorer, dense_scorer, rank_judged
 from skillmatch_ray.evaluation.short_queries import ShortQueries
@@ -32,8 +32,15 @@ from skillmatch_ray.model.matcher import Towers, Vectors, load_matcher, read_mod
 Advance = Callable[[float, float, str], None]
 
 KEY_METRICS: Final = ("map", "ndcg@10", "recall@10", "recall@100", "mrr")
-PAIR_METRICS: Final = ("map", "r_precision@5", "r_precision@10", "mrr")
-"""Shown in the terminal: those of the public benchmark."""
+PAIR_METRICS: Final = (
+    "map",
+    "r_precision@5",
+    "r_precision@10",
+    "mrr",
+    f"category_overlap@{TOP}",
+    f"skill_overlap@{TOP}",
+)
+"""Shown in the terminal: those of the public benchmark, and the paper's overlaps."""
 SHOWN_PAIRS: Final = 8
 """More pairs of languages than these are left to the JSON report and the page."""
 MAP_POINTS: Final = 1200
@@ -87,7 +94,7 @@ class EvaluationReport:
         for name in ("project-freelancer", "projects", *PAIR_METRICS):
             table.add_column(name, justify="left" if name == "project-freelancer" else "right")
         for pair, block in self.content["per_language_pair"].items():
-            cells = (f"{block[metric][MODEL]:.3f}" for metric in PAIR_METRICS)
+            cells = (_figure(block[metric][MODEL]) for metric in PAIR_METRICS)
             table.add_row(pair, str(block["projects"]), *cells)
         return table
 
@@ -126,8 +133,12 @@ class EvaluationReport:
         cells = [f"{values[metric]:.3f}" for metric in KEY_METRICS]
         gap = self.content["language_bias"][name]["log2_rank_gap"]
         overlap = values[f"skill_overlap@{TOP}"]
-        more = ["-" if overlap is None else f"{overlap:.3f}", "-" if gap is None else f"{2**gap:.2f} x"]
+        more = [_figure(overlap), "-" if gap is None else f"{2**gap:.2f} x"]
         return [f"{cells[0]} [{low:.3f}, {high:.3f}]", *cells[1:], *more]
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def evaluate_directory(
@@ -212,12 +223,13 @@ def evaluate(
         vectors = np.array(corpus[system][points])
     briefs = len(task.projects)
     rankings = {name: ranks[:briefs] for name, ranks in ranked.items()}
-    figures = figures_of(task, rankings)
+    skills = skills_at(task.pool, rankings.values())
+    figures = figures_of(task, rankings, skills)
     typed = (
         {name: query_values(judged[briefs:], ranks[briefs:]) for name, ranks in ranked.items()} if short.rows else {}
     )
     content = {
-        **summarise(task, rankings, figures, seed),
+        **summarise(task, rankings, figures, skills, seed),
         "short_queries": short.summarise(_maps(typed), _maps(figures), seed),
         "settings": _settings(task, dataset, seed),
     }

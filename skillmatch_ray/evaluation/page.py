@@ -100,19 +100,24 @@ def _images(report: EvaluationReport) -> dict[str, str]:
     return {
         "maps": plots.data_uri(plots.interval_bars(maps, styles, "MAP, 95 % interval")),
         "recall": plots.data_uri(plots.recall_curves(curves, styles)),
-        "pairs": plots.data_uri(_pair_map(content, detail.system, None)),
-        "pairs_gain": plots.data_uri(_pair_map(content, detail.system, floor)),
+        "pairs": _pair_map(content, "map", detail.system),
+        "pairs_gain": _pair_map(content, "map", detail.system, floor),
+        "pairs_category": _pair_map(content, f"category_overlap@{TOP}", detail.system),
+        "pairs_skill": _pair_map(content, f"skill_overlap@{TOP}", detail.system),
         "embedding": plots.data_uri(plots.embedding_map(flat, groups), "png"),
     }
 
 
-def _pair_map(content: Mapping[str, Any], system: str, other: str | None) -> Any:
-    """MAP of a system by language pair, or how far it is above another."""
+def _pair_map(content: Mapping[str, Any], metric: str, system: str, other: str | None = None) -> str:
+    """A metric of a system by language pair, or how far it is above another; empty where no pair has it."""
     cells = {}
     for pair, block in content["per_language_pair"].items():
         project, _, freelancer = pair.partition("-")
-        cells[project, freelancer] = block["map"][system] - (block["map"][other] if other else 0.0)
-    return plots.heat_map(cells, "project", "freelancer", signed=other is not None)
+        if (value := block[metric][system]) is not None:
+            cells[project, freelancer] = value - (block[metric][other] if other else 0.0)
+    if not cells:
+        return ""
+    return plots.data_uri(plots.heat_map(cells, "project", "freelancer", signed=other is not None))
 
 
 def _worst(report: EvaluationReport) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ No Q x N matrix is ever held. Shapes: Q queries, N freelancers, B freelancers of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,11 +45,13 @@ class QueryRanks:
         overall: (J,) rank of each judged one in the whole corpus, 1 = best.
         in_group: (J,) rank of each judged one among the freelancers of their own group (their language).
         top: (k,) positions in the corpus of the best, best first.
+        top_in_group: group number -> (k,) positions of the best of that group; of the groups that judged ones are of.
     """
 
     overall: NDArray[np.int64]
     in_group: NDArray[np.int64]
     top: Places = field(default_factory=lambda: _NOWHERE)
+    top_in_group: Mapping[int, Places] = field(default_factory=dict)
 
 
 def rank_judged(
@@ -61,15 +63,44 @@ def rank_judged(
         scorer: scores of one system.
         judged: for each query.
         groups: (N,) group number of each freelancer.
-        top: k, how many of the best to remember.
+        top: k, how many of the best to remember, overall and in each group.
     """
     counts = [
         _Count(query, own, groups, top) for query, own in zip(judged, _own_scores(scorer, judged, groups), strict=True)
     ]
     for start, end in _blocks(len(judged), len(groups)):
+        members = _members(groups[start:end]) if top else {}
         for count, scores in zip(counts, scorer(start, end), strict=True):
-            count.add(start, scores)
+            count.add(start, scores, members)
     return [count.ranks() for count in counts]
+
+
+def _members(groups: NDArray[np.integer]) -> dict[int, Places]:
+    """Group number -> positions of its freelancers in a block."""
+    return {int(group): np.flatnonzero(groups == group) for group in np.unique(groups)}
+
+
+class _Best:
+    """The k best of those seen so far."""
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+        self.scores = np.zeros(0, dtype=np.float32)
+        self.places = _NOWHERE
+
+    def add(self, places: Places, scores: Scores) -> None:
+        """See some more, whose positions come after all before."""
+        full = len(self.scores) == self.k
+        # A later one must be better to come in: of equal scores the earlier stays.
+        new = np.flatnonzero(scores > self.scores[-1]) if full else np.arange(len(scores))
+        if len(new) > self.k:
+            bar = np.partition(scores[new], -self.k)[-self.k]
+            new = new[scores[new] >= bar]
+        if len(new):
+            every = np.concatenate([self.scores, scores[new]])
+            order = np.argsort(-every, kind="stable")[: self.k]
+            self.scores = every[order]
+            self.places = np.concatenate([self.places, places[new]])[order]
 
 
 class _Count:
@@ -82,18 +113,19 @@ class _Count:
         self.overall = np.ones(len(own), dtype=np.int64)
         self.in_group = np.ones(len(own), dtype=np.int64)
         self.worst = own.min() if len(own) else np.float32(np.inf)
-        self.top = top
-        self.best = np.zeros(0, dtype=np.float32)
-        self.best_places = _NOWHERE
+        self.best = _Best(top)
+        self.best_in_group = {group: _Best(top) for group in np.unique(groups[query.places]).tolist()}
 
-    def add(self, start: int, scores: Scores) -> None:
-        """See (B,) scores of the freelancers from `start` on."""
+    def add(self, start: int, scores: Scores, members: Mapping[int, Places]) -> None:
+        """See (B,) scores of the freelancers from `start` on, and who of them are of which group; {} = keep no best."""
         # Whoever scores below the worst judged one is ahead of nobody.
         near = np.flatnonzero(scores >= self.worst)
         if len(near):
             self._count_ahead(start + near, scores[near])
-        if self.top:
-            self._keep_best(start, scores)
+        if members:
+            self.best.add(np.arange(start, start + len(scores)), scores)
+            for group in self.best_in_group.keys() & members.keys():
+                self.best_in_group[group].add(start + members[group], scores[members[group]])
 
     def _count_ahead(self, places: Places, scores: Scores) -> None:
         ahead = scores[None, :] > self.own[:, None]  # (J, B)
@@ -102,21 +134,9 @@ class _Count:
         self.overall += ahead.sum(axis=1)
         self.in_group += (ahead & same).sum(axis=1)
 
-    def _keep_best(self, start: int, scores: Scores) -> None:
-        full = len(self.best) == self.top
-        # A later one must be better to come in: of equal scores the earlier stays.
-        new = np.flatnonzero(scores > self.best[-1]) if full else np.arange(len(scores))
-        if len(new) > self.top:
-            bar = np.partition(scores[new], -self.top)[-self.top]
-            new = new[scores[new] >= bar]
-        if len(new):
-            every = np.concatenate([self.best, scores[new]])
-            order = np.argsort(-every, kind="stable")[: self.top]
-            self.best = every[order]
-            self.best_places = np.concatenate([self.best_places, start + new])[order]
-
     def ranks(self) -> QueryRanks:
-        return QueryRanks(self.overall, self.in_group, self.best_places)
+        best = {group: found.places for group, found in self.best_in_group.items()}
+        return QueryRanks(self.overall, self.in_group, self.best.places, best)
 
 
 def _own_scores(scorer: Scorer, judged: Sequence[Judged], groups: NDArray[np.integer]) -> list[Scores]:

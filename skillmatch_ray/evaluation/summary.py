@@ -16,8 +16,9 @@ from skillmatch_ray.evaluation.baselines import FLOORS
 from skillmatch_ray.evaluation.bias import BIAS_FIGURES, language_bias
 from skillmatch_ray.evaluation.bootstrap import compare, holm, intervals
 from skillmatch_ray.evaluation.metrics import Values, column_table, ranking_metrics, recall_curve
-from skillmatch_ray.evaluation.overlap import overlaps, skills_at
+from skillmatch_ray.evaluation.overlap import overlap_of, overlaps
 from skillmatch_ray.evaluation.ranking import Judged, QueryRanks
+from skillmatch_ray.evaluation.skills import Skills
 from skillmatch_ray.evaluation.task import UNKNOWN, Task
 from skillmatch_ray.evaluation.truth import RELEVANT_GRADE
 
@@ -31,9 +32,8 @@ Figures = Mapping[str, Mapping[str, Values]]
 Rankings = Mapping[str, list[QueryRanks]]
 
 
-def figures_of(task: Task, rankings: Rankings) -> dict[str, dict[str, Values]]:
-    """Every figure of every system for every project."""
-    skills = skills_at(task.pool, rankings.values())
+def figures_of(task: Task, rankings: Rankings, skills: Mapping[int, Skills]) -> dict[str, dict[str, Values]]:
+    """Every figure of every system for every project; `skills` as `skills_at` finds them."""
     return {
         name: {
             **query_values(task.judged, ranking),
@@ -50,7 +50,9 @@ def query_values(judged: Sequence[Judged], ranking: Sequence[QueryRanks]) -> dic
     return column_table([ranking_metrics(ranks.overall, query.grades, RELEVANT_GRADE) for query, ranks in pairs])
 
 
-def summarise(task: Task, rankings: Rankings, figures: Figures, seed: int) -> dict[str, Any]:
+def summarise(
+    task: Task, rankings: Rankings, figures: Figures, skills: Mapping[int, Skills], seed: int
+) -> dict[str, Any]:
     """The `evaluation` block, without its settings."""
     ranked = {name: {m: v for m, v in table.items() if m not in BIAS_FIGURES} for name, table in figures.items()}
     peers = [name for name in ranked if name not in (MODEL, *FLOORS)]
@@ -59,7 +61,7 @@ def summarise(task: Task, rankings: Rankings, figures: Figures, seed: int) -> di
         "model": _means(ranked[MODEL], everywhere) if MODEL in ranked else None,
         "baselines": {name: _means(ranked[name], everywhere) for name in FLOORS},
         "peers": {name: _means(ranked[name], everywhere) for name in peers},
-        "per_language_pair": _per_language_pair(task, rankings, seed),
+        "per_language_pair": _per_language_pair(task, rankings, skills, seed),
         "per_language": _per_group(ranked, task.rows_of(lambda project: project.language), seed),
         "per_category": _per_group(ranked, task.rows_of(lambda project: project.job_category), seed),
         "intervals": _intervals(ranked, everywhere, seed),
@@ -161,17 +163,18 @@ def _relevant_ranks(task: Task, ranking: Sequence[QueryRanks]) -> list[Any]:
     return [ranks.overall[query.grades >= RELEVANT_GRADE] for query, ranks in pairs]
 
 
-def _per_language_pair(task: Task, rankings: Rankings, seed: int) -> dict[str, Any]:
+def _per_language_pair(task: Task, rankings: Rankings, skills: Mapping[int, Skills], seed: int) -> dict[str, Any]:
     """Figures of every system by pair: "en-fr" = English projects, the pool cut to French freelancers."""
     cells: dict[str, dict[str, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
     languages = task.pool.languages
     for name, ranking in rankings.items():
         for project, query, ranks in zip(task.projects, task.judged, ranking, strict=True):
             spoken = languages.codes[query.places]
-            for code in np.unique(spoken[query.grades >= RELEVANT_GRADE]):
-                pair = f"{project.language or UNKNOWN}-{languages.names[code]}"
+            for code in np.unique(spoken[query.grades >= RELEVANT_GRADE]).tolist():
                 own = spoken == code
-                cells[pair][name].append(ranking_metrics(ranks.in_group[own], query.grades[own], RELEVANT_GRADE))
+                row = ranking_metrics(ranks.in_group[own], query.grades[own], RELEVANT_GRADE)
+                row |= overlap_of(task.pool, project, ranks.top_in_group[code], skills)
+                cells[f"{project.language or UNKNOWN}-{languages.names[code]}"][name].append(row)
     return {pair: _pair(systems, seed) for pair, systems in sorted(cells.items())}
 
 

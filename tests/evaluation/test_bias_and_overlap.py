@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from skillmatch_ray.dataset import Dataset
+from skillmatch_ray.evaluation.baselines import FLOORS
 from skillmatch_ray.evaluation.bias import language_bias, rank_gap
 from skillmatch_ray.evaluation.overlap import overlaps, skills_at
 from skillmatch_ray.evaluation.ranking import matrix_scorer, rank_judged
 from skillmatch_ray.evaluation.skills import listed_skills, skill_ids, skill_share
+from skillmatch_ray.evaluation.summary import figures_of, summarise
 from skillmatch_ray.evaluation.task import Labels, read_task
 
 
@@ -83,6 +85,22 @@ def test_overlaps_of_a_dictated_ranking(task):
     assert found["skill_overlap@10"][0] == pytest.approx((1 + 0.5 + 0 + 0.5) / 4)
     assert np.isnan(found["category_overlap@10"][1])
     assert np.isnan(found["skill_overlap@10"][1])
+
+
+def test_overlaps_by_language_pair_look_at_freelancers_of_that_language_only(task):
+    """p: English ones a (its category, both skills) and c (neither), French b (category, half), unknown d (half).
+
+    q says neither category nor skills; its best English one is c.
+    """
+    ranking = rank(task)
+    assert {code: best.tolist() for code, best in ranking[0].top_in_group.items()} == {0: [0, 2], 1: [1], 2: [3]}
+    rankings = dict.fromkeys(FLOORS, ranking)
+    skills = skills_at(task.pool, rankings.values())
+    pairs = summarise(task, rankings, figures_of(task, rankings, skills), skills, 0)["per_language_pair"]
+    found = {
+        pair: (block["category_overlap@10"]["bm25"], block["skill_overlap@10"]["bm25"]) for pair, block in pairs.items()
+    }
+    assert found == {"en-en": (1 / 2, 2 / 4), "en-fr": (1, 1 / 2), "en-?": (0, 1 / 2), "?-en": (None, None)}
 
 
 def test_labels_of_one_skill_in_two_languages_are_one_skill(task):

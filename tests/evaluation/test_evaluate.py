@@ -139,9 +139,7 @@ def test_a_short_query_is_ranked_like_a_project_that_has_only_its_words(dataset,
 def test_every_metric_has_a_mean_and_an_interval_in_every_group(dataset, tiny_backbone, block):
     judge(dataset)
     found = evaluate(dataset, tiny_backbone, {"model": towers(tiny_backbone)}).as_dict()
-    metrics = set(found["model"]) - (
-        {"category_overlap@10", "skill_overlap@10"} if block == "per_language_pair" else set()
-    )
+    metrics = set(found["model"])
     for group in found[block].values():
         assert set(group) == {"projects", "intervals", *metrics}
         assert all(set(group[metric]) == {"model", *FLOORS} for metric in metrics)

@@ -53,7 +53,7 @@ class Sources(html.parser.HTMLParser):
 def test_page_loads_nothing_and_escapes_documents(page):
     found = Sources()
     found.feed(text := page.read_text())
-    assert len(found.loads) == 5
+    assert len(found.loads) == 7
     assert all(source.startswith("data:image/") for source in found.loads)
     assert "script" not in found.tags
     assert "&lt;script&gt;" in text
@@ -86,7 +86,7 @@ def test_a_browser_draws_every_image_and_runs_nothing(page):
         widths = tab.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth)")
         title = tab.title()
         browser.close()
-    assert len(widths) == 5
+    assert len(widths) == 7
     assert min(widths) > 100
     assert "owned" not in title
     assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()]

@@ -83,6 +83,7 @@ def test_counted_ranks_equal_those_of_a_stable_sort(block, monkeypatch):
         for place, rank in zip(query.places, found.in_group, strict=True):
             own = [freelancer for freelancer in order if groups[freelancer] == groups[place]]
             assert rank == own.index(place) + 1
+            assert found.top_in_group[groups[place]].tolist() == own[:k]
 
 
 def test_memory_does_not_grow_with_the_product_of_queries_and_freelancers(monkeypatch):
