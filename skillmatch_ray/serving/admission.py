@@ -22,6 +22,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1
+REFUSAL_PAUSE_S = 0.25
+"""Before a refusal: clients that ask again at once, whatever Retry-After says, would take the processor's time from
+those who were let in, and the service, slower for it, would refuse even more."""
 _PROMISED = 0.7
 """Share of the deadline that a new request may be expected to take."""
 _WEIGHT = 0.1
@@ -49,7 +52,7 @@ class Admission:
 
     Args:
         app: the application behind it.
-        limit: requests at once; more are answered 503 with Retry-After, at once.
+        limit: requests at once; more are answered 503 with Retry-After, half as many of them after a short pause.
         max_body: bytes; more are answered 413.
         deadline_s: seconds; later is answered 504 and the work cancelled.
         always: requests at once that are let in, however long the ones before took.
@@ -73,6 +76,7 @@ class Admission:
         self.always = always
         self.log = log
         self.active = 0
+        self._refused = 0
         self._share_s = 0.0  # what one of the requests under way adds to the time of a new one
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,8 +111,7 @@ class Admission:
         expected_s = self._share_s * (self.active + 1)
         late = self.active >= self.always and expected_s > _PROMISED * self.deadline_s
         if self.active >= self.limit or late:
-            wait_s = max(RETRY_AFTER_S, math.ceil(expected_s / 2))
-            await answer.problem(503, "Busy", f"{self.active} requests are under way: try again", retry_after_s=wait_s)
+            await self._refuse(answer, max(RETRY_AFTER_S, math.ceil(expected_s / 2)))
             return
         self.active += 1
         # So many end together, at least: the first of a batch waits for all of it.
@@ -119,6 +122,16 @@ class Admission:
             self.active -= 1
             share_s = (time.perf_counter() - started) / among
             self._share_s += _WEIGHT * (share_s - self._share_s)
+
+    async def _refuse(self, answer: _Answer, retry_after_s: int) -> None:
+        told = f"{self.active} requests are under way: try again"
+        if 2 * self._refused < self.limit:
+            self._refused += 1
+            try:
+                await asyncio.sleep(REFUSAL_PAUSE_S)
+            finally:
+                self._refused -= 1
+        await answer.problem(503, "Busy", told, retry_after_s=retry_after_s)
 
     async def _within_limits(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         try:

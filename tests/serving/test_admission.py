@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import httpx
 
-from skillmatch_ray.serving.admission import Admission
+from skillmatch_ray.serving.admission import REFUSAL_PAUSE_S, Admission
 
 
 async def slow(scope, receive, send):
@@ -40,7 +41,7 @@ def test_more_than_the_limit_is_told_when_to_come_back():
     asyncio.run(run())
 
 
-def test_who_would_miss_the_deadline_is_told_at_once():
+def test_who_would_miss_the_deadline_is_turned_away():
     async def run():
         app, http = client(limit=100, deadline_s=1.0)
         app._share_s = 0.3  # each request under way has cost the next one so much lately
@@ -53,6 +54,31 @@ def test_who_would_miss_the_deadline_is_told_at_once():
         for _ in range(60):
             assert (await http.get("/0")).status_code == 200
         assert app._share_s < 0.2
+
+    asyncio.run(run())
+
+
+def test_who_asks_again_at_once_is_slowed_down():
+    """Half as many refusals wait as requests may be under way; those beyond are told without a pause."""
+
+    async def run():
+        app, http = client(limit=1, deadline_s=30)
+        busy = asyncio.create_task(http.get("/1"))
+        while not app.active:
+            await asyncio.sleep(0)
+        ended: list[str] = []
+
+        async def ask(name):
+            assert (await http.get("/0")).status_code == 503
+            ended.append(name)
+
+        await asyncio.gather(*(ask(name) for name in ("waits", "does not", "nor this")))
+        assert ended == ["does not", "nor this", "waits"]
+        started, refused = time.perf_counter(), 0
+        while (await http.get("/0")).status_code == 503:
+            refused += 1
+        assert 1 <= refused <= 1 + (time.perf_counter() - started) / REFUSAL_PAUSE_S
+        assert (await busy).status_code == 200
 
     asyncio.run(run())
 
