@@ -60,6 +60,11 @@ def locate(place: str | Path) -> Path:
     return cast("Path", path)
 
 
+def is_uri(place: str | Path) -> bool:
+    """Whether it is written as the URI of a store, and not as a path of this machine."""
+    return "://" in str(place)
+
+
 def is_remote(path: Path) -> bool:
     """Whether it lies in an object store: no rename, no lock, no directories, but whole objects only."""
     return not isinstance(path, Path)

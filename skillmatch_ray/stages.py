@@ -121,10 +121,15 @@ def mine(config: Config, dataset: Dataset, model_dir: Path, out: Path) -> Mining
 
 
 def vectors_of(config: Config, model_dir: Path) -> Path:
-    """Where the workspace keeps the vectors of one model."""
+    """Where the vectors of one model are kept: where the active release has them if it is of that model."""
+    from skillmatch_ray.index.release import ReleaseStore
     from skillmatch_ray.model.matcher import read_model_config
 
-    return Workspace(config.workspace).vectors(read_model_config(model_dir)["fingerprint"])
+    workspace = Workspace(config.workspace)
+    store, fingerprint = ReleaseStore(workspace), read_model_config(model_dir)["fingerprint"]
+    name = store.active_name()
+    active = store.get(name) if name else None
+    return active.vectors_dir if active and active.fingerprint == fingerprint else workspace.vectors(fingerprint)
 
 
 def evaluate_model(
@@ -146,9 +151,11 @@ def write_evaluation_page(config: Config, report: EvaluationReport, model_dir: P
     return write_page(report, directory, {"model": model, **provenance(config)})
 
 
-def index_vectors(config: Config, dataset: Dataset, model_dir: Path, url: str | None = None) -> dict[str, Any]:
+def index_vectors(
+    config: Config, dataset: Dataset, model_dir: Path, url: str | None = None, vectors: Path | None = None
+) -> dict[str, Any]:
     """Build an index of the model's vectors, validate it, and make it the active release, through `url` if given."""
-    release = build_index(config, dataset, model_dir)
+    release = build_index(config, dataset, model_dir, vectors)
     activate_release(config, release, url)
     return release.as_dict()
 
@@ -186,8 +193,14 @@ def require_behaviour(model_dir: Path) -> None:
         )
 
 
-def build_index(config: Config, dataset: Dataset, model_dir: Path) -> Release:
+def build_index(config: Config, dataset: Dataset, model_dir: Path, vectors: Path | None = None) -> Release:
     """Build an index of the model's vectors and validate it; it does not answer yet.
+
+    Args:
+        config: workspace and milvus settings.
+        dataset: with freelancers.
+        model_dir: that made the vectors.
+        vectors: where they are; None = `vectors_of`.
 
     Raises:
         ReleaseError: if the gate stays shut.
@@ -196,9 +209,9 @@ def build_index(config: Config, dataset: Dataset, model_dir: Path) -> Release:
 
     if config.milvus.gate_checks:
         require_behaviour(model_dir)
-    workspace = Workspace(config.workspace)
+    workspace, vectors = Workspace(config.workspace), vectors or vectors_of(config, model_dir)
     with progress_bar("index") as advance:
-        return build_release(config, workspace, dataset, model_dir, vectors_of(config, model_dir), progress=advance)
+        return build_release(config, workspace, dataset, model_dir, vectors, progress=advance)
 
 
 def activate_release(config: Config, release: Release, url: str | None = None) -> None:

@@ -15,10 +15,12 @@ from skillmatch_ray.cli.options import (
     UrlOption,
     WorkspaceOption,
     finish,
+    lasting,
     settings,
 )
 from skillmatch_ray.console import console
 from skillmatch_ray.errors import ConfigError
+from skillmatch_ray.files import locate
 
 app = typer.Typer()
 releases = typer.Typer(no_args_is_help=True, help="List, activate, roll back and prune releases.")
@@ -34,6 +36,15 @@ def reindex(
     dataset: DatasetOption,
     model: Annotated[Path | None, typer.Option("--model", "-m", help="Default: that of the active release.")] = None,
     changed: Annotated[bool, typer.Option("--changed", help="Update the active index in place.")] = False,
+    vectors: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            parser=locate,
+            callback=lasting,
+            help="Where the vectors are kept, also s3://... or gs://...; default: where they are, else the workspace.",
+        ),
+    ] = None,
     url: UrlOption = None,
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
@@ -45,15 +56,17 @@ def reindex(
     from skillmatch_ray.stages import encode_vectors, index_vectors, model_of, update_index
 
     resolved = settings(config, overrides, workspace=workspace)
-    directory = model or model_of(resolved)
     if changed and model:
         raise ConfigError("--changed updates the active release with its own model: leave out --model")
-    encode_vectors(resolved, Dataset(dataset), directory)
+    if changed and vectors:
+        raise ConfigError("--changed keeps the vectors where the active release has them: leave out --vectors")
+    directory = model or model_of(resolved)
+    encode_vectors(resolved, Dataset(dataset), directory, vectors)
     done: dict[str, Any]
     if changed:
         done = update_index(resolved, Dataset(dataset), url)
     else:
-        done = index_vectors(resolved, Dataset(dataset), directory, url)
+        done = index_vectors(resolved, Dataset(dataset), directory, url, vectors)
     finish(report, done)
 
 

@@ -15,7 +15,7 @@ from skillmatch_ray.backbone.store import section_key
 from skillmatch_ray.config import Config
 from skillmatch_ray.dataset import FREELANCERS, Dataset
 from skillmatch_ray.errors import LockedError
-from skillmatch_ray.files import atomic_file, read_json
+from skillmatch_ray.files import atomic_file, reachable, read_json, read_table
 from skillmatch_ray.index.journal import id_key
 from skillmatch_ray.index.release import Release, ReleaseStore
 from skillmatch_ray.index.replay import LazyEncoder, catch_up
@@ -83,12 +83,24 @@ def compact(config: Config, workspace: Workspace, dataset: Dataset | None = None
     with store.building("skillmatch compaction"):
         deleted = store.journal.deleted()
         waiting = tuple(release.name for release in store.all() if not _catch_up(config, store, release))
-        vectors = sum(erase_vectors(path.parent, deleted) for path in workspace.root.glob(f"vectors/*/{HEADER_FILE}"))
+        vectors = sum(erase_vectors(place, deleted) for place in _vectors(store))
         sections = 0
         if dataset is not None and deleted and workspace.token_states.is_dir():
             doomed = _only_theirs(dataset, deleted, config.backbone.freelancer_prefix)
             sections = erase_sections(workspace.token_states, doomed)
         return CompactionReport(store.journal.compact(), vectors, sections, waiting, _holding(store))
+
+
+def _vectors(store: ReleaseStore) -> list[Path]:
+    """Directories of vectors: those of the workspace, and those elsewhere that releases were built from.
+
+    Raises:
+        ConfigError: if an object store does not answer.
+    """
+    own = [path.parent for path in store.root.glob(f"vectors/*/{HEADER_FILE}")]
+    elsewhere = [release.vectors_dir for release in store.all()]
+    places = {str(place): place for place in (*own, *elsewhere)}
+    return [place for place in places.values() if reachable(place) and (place / HEADER_FILE).is_file()]
 
 
 def _holding(store: ReleaseStore) -> tuple[str, ...]:
@@ -126,7 +138,7 @@ def erase_vectors(root: Path, deleted: Collection[str]) -> int:
         }
         erased = 0
         for part in sorted(root.glob("part-*.parquet")):
-            table = pq.read_table(part)
+            table = read_table(part)
             doomed = [i for i, freelancer in enumerate(table[0].to_pylist()) if id_key(freelancer) in deleted]
             if doomed:
                 erased += len(doomed)

@@ -6,13 +6,13 @@ import contextlib
 import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator
 
 from skillmatch_ray.config import Config, MilvusSettings
 from skillmatch_ray.errors import ReleaseError
-from skillmatch_ray.files import owner_lock, read_json, write_json
+from skillmatch_ray.files import is_remote, is_uri, locate, owner_lock, read_json, write_json
 from skillmatch_ray.index.backend import Backend, IndexType
 from skillmatch_ray.index.journal import Journal
 from skillmatch_ray.index.schema import Layout
@@ -23,6 +23,9 @@ SAMPLE_FILE = "sample.parquet"
 APPLIED_FILE = "applied.json"
 BUILD_FILE = "build.json"
 LITE_COLLECTION = "freelancers"
+
+Located = Annotated[Path, PlainValidator(locate), PlainSerializer(str)]
+"""A directory here or in an object store."""
 
 
 class Release(BaseModel):
@@ -35,7 +38,7 @@ class Release(BaseModel):
         rows: freelancers at the time of building.
         built_at: UTC.
         model_dir: the model that encodes its queries.
-        vectors_dir: the vectors it was built from.
+        vectors_dir: the vectors it was built from, here or in an object store.
         uri: address of the server that holds it; None = Milvus Lite in the workspace.
         collection: its name there.
         languages: those with a column of their own.
@@ -54,7 +57,7 @@ class Release(BaseModel):
     rows: int
     built_at: dt.datetime
     model_dir: Path
-    vectors_dir: Path
+    vectors_dir: Located
     uri: str | None
     collection: str
     languages: tuple[str, ...]
@@ -127,17 +130,19 @@ class ReleaseStore:
             raise ReleaseError(f"{self.root} has no release {name!r}; it has: {known}")
         values = read_json(path)
         for key in ("model_dir", "vectors_dir"):
-            values[key] = self.root / values[key]  # an absolute path wins over the root
+            if not is_uri(values[key]):
+                values[key] = self.root / values[key]  # an absolute path wins over the root
         return Release.model_validate(values)
 
     def write(self, release: Release) -> None:
         """Commit a release: from now on it exists."""
         values = release.as_dict()
-        for key in ("model_dir", "vectors_dir"):
-            values[key] = str(self._relative(Path(values[key])))
+        values |= {key: str(self._relative(getattr(release, key))) for key in ("model_dir", "vectors_dir")}
         write_json(self.manifests / f"{release.name}.json", values)
 
     def _relative(self, path: Path) -> Path:
+        if is_remote(path):
+            return path
         path, root = path.resolve(), self.root.resolve()
         return path.relative_to(root) if path.is_relative_to(root) else path
 

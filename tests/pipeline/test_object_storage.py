@@ -26,11 +26,15 @@ from skillmatch_ray.config import Config
 from skillmatch_ray.dataset import FREELANCERS, Dataset
 from skillmatch_ray.documents import Freelancer
 from skillmatch_ray.errors import ConfigError, DatasetError, LockedError
-from skillmatch_ray.files import atomic_file, create_text, locate, read_json, write_json
+from skillmatch_ray.files import atomic_file, create_text, locate, read_json, read_table, write_json
+from skillmatch_ray.index.compaction import compact
+from skillmatch_ray.index.releases import active_release
+from skillmatch_ray.index.retriever import Retriever
 from skillmatch_ray.model.matcher import load_matcher
 from skillmatch_ray.pipeline.encode import QUARANTINE_FILE, DocumentEncoder, encode_freelancers
 from skillmatch_ray.pipeline.spool import spool_in
 from skillmatch_ray.pipeline.vectors import STALE_S, WRITER_FILE, sole_writer
+from skillmatch_ray.workspace import Workspace
 
 BUCKET = "market"
 
@@ -216,3 +220,51 @@ def test_the_verb_encodes_from_bucket_to_bucket(
     assert sorted(found) == [row["freelancer_id"] for row in kept]
     np.testing.assert_array_equal(found["f000030"], vectors_by_id(out)["f000030"])
     assert_same_vectors(found, {row["freelancer_id"]: plain[row["freelancer_id"]] for row in kept})
+
+
+@pytest.mark.e2e
+@pytest.mark.usefixtures("ray_session")
+def test_an_index_lives_from_vectors_in_a_bucket(
+    place: Path, tmp_path: Path, model_dir: Path, make_config: Any
+) -> None:
+    """Built, searched, updated in place and compacted; the workspace never holds a vector of its own."""
+    from skillmatch_ray.cli import app
+
+    rows, out = profiles(40), place / "vectors"
+    config = make_config().model_copy(update={"workspace": tmp_path / "workspace"})
+    (tmp_path / "config.yaml").write_text(config.model_dump_json(exclude_none=True), encoding="utf-8")
+    dataset = put_freelancers(place / "data", rows)
+
+    def reindex(*more: str) -> None:
+        options = ["reindex", "--dataset", f"{place}/data", "--config", str(tmp_path / "config.yaml"), *more]
+        app(options, standalone_mode=False)
+
+    with pytest.raises(ConfigError, match="leave out --vectors"):
+        reindex("--changed", "--vectors", str(out))
+    assert not names(place / "vectors")
+    reindex("--model", str(model_dir), "--vectors", str(out))
+    workspace = Workspace(config.workspace)
+    release = active_release(workspace)
+    assert (release.rows, release.vectors_dir) == (40, out)
+    assert release.as_dict()["vectors_dir"] == str(out)
+
+    def best(retriever: Retriever, query: Any) -> str:
+        return retriever.search(query, top_k=1, fingerprint=release.fingerprint).candidates[0].freelancer_id
+
+    before = vectors_by_id(out)
+    with Retriever(config) as retriever:
+        assert best(retriever, before["f000007"]) == "f000007"
+        retriever.delete("f000003")
+    rows[5] |= {"headline": "Beekeeper"}
+    put_freelancers(place / "data", rows)
+    reindex("--changed")
+    after = vectors_by_id(out)
+    assert [key for key in before if not np.array_equal(before[key], after.get(key))] == ["f000003", "f000005"]
+    with Retriever(config) as retriever:
+        assert best(retriever, after["f000005"]) == "f000005"
+    assert compact(config, workspace, dataset).vectors == 1
+    for part in out.glob("part-*.parquet"):
+        assert "f000003" not in read_table(part)["freelancer_id"].to_pylist()
+    reindex()
+    assert (active_release(workspace).rows, active_release(workspace).vectors_dir) == (39, out)
+    assert not [*workspace.root.glob("vectors/*/")]
