@@ -116,7 +116,9 @@ def mine(config: Config, dataset: Dataset, model_dir: Path, out: Path) -> Mining
     encode_vectors(config, dataset, model_dir)
     history = read_history(dataset, config)
     projects = build_sampler(config, history).projects
-    vectors = load_matcher(model_dir).encode_projects([history.projects[p] for p in projects])
+    store = _states_for(model_dir, Workspace(config.workspace).token_states)
+    matcher = load_matcher(model_dir, store_dir=store)
+    vectors = matcher.encode_projects([history.projects[p] for p in projects])
     return mine_negatives(config, history, projects, vectors, vectors_of(config, model_dir), out)
 
 

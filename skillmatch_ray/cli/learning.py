@@ -42,9 +42,12 @@ def train(
     from skillmatch_ray.dataset import Dataset
     from skillmatch_ray.losses.weighted_sum import build_loss
     from skillmatch_ray.stages import cache_states, train_model
+    from skillmatch_ray.training.negatives import existing
 
     resolved = settings(config, overrides, workspace=workspace)
-    build_loss(resolved.training.loss)  # a wrong loss must not be found after an hour of encoding
+    build_loss(resolved.training.loss)  # what is wrong must not be found after an hour of encoding
+    if resolved.training.mined_negatives:
+        existing(resolved.training.mined_negatives)
     if not resolved.training.live:
         cache_states(resolved, Dataset(dataset))
     done = train_model(resolved, Dataset(dataset), model)

@@ -25,15 +25,24 @@ def write_negatives(path: Path, rows: Iterable[dict[str, Any]]) -> None:
         pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), temporary)
 
 
+def existing(path: Path) -> Path:
+    """The path itself.
+
+    Raises:
+        DatasetError: if there is no file.
+    """
+    if not path.is_file():
+        raise DatasetError(f"training.mined_negatives: {path} does not exist: run `skillmatch mine` first")
+    return path
+
+
 def read_negatives(path: Path) -> dict[str, list[str]]:
     """Project id -> ids of its mined freelancers, hardest first.
 
     Raises:
         DatasetError: if the file is missing.
     """
-    if not path.is_file():
-        raise DatasetError(f"training.mined_negatives: {path} does not exist: run `skillmatch mine` first")
     found: dict[str, list[str]] = defaultdict(list)
-    for row in pq.read_table(path, columns=["project_id", "freelancer_id"]).to_pylist():
+    for row in pq.read_table(existing(path), columns=["project_id", "freelancer_id"]).to_pylist():
         found[row["project_id"]].append(row["freelancer_id"])
     return dict(found)

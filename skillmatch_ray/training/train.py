@@ -24,6 +24,7 @@ from skillmatch_ray.pipeline.session import threads_for
 from skillmatch_ray.training.card import model_card
 from skillmatch_ray.training.loop import BACKBONE, Loop, StepReport, TrainingModel
 from skillmatch_ray.training.metrics_log import MetricsLog
+from skillmatch_ray.training.negatives import existing
 from skillmatch_ray.training.setup import build_loop, build_model, read_history, state_source
 from skillmatch_ray.training.start import set_start
 from skillmatch_ray.training.validation import Validator, check_name
@@ -104,7 +105,7 @@ def training_key(config: Config, dataset: Dataset) -> str:
     data = hash_files([part for kind in _tables() for part in dataset.parts(kind)])
     settings = config.model_dump(mode="json", include={"seed", "backbone", "model", "training"})
     mined = config.training.mined_negatives
-    return hash_json([settings, data, hash_files([mined]) if mined else None])
+    return hash_json([settings, data, hash_files([existing(mined)]) if mined else None])
 
 
 def _tables() -> tuple[Any, ...]:
@@ -138,7 +139,7 @@ def _fit(config: Config, dataset: Dataset, store_dir: Path, run_dir: Path, key: 
 
     settings = config.training
     payload = {
-        "config": config.model_dump(mode="json"),
+        "config": _with_whole_paths(config).model_dump(mode="json"),
         "dataset": str(dataset.root.resolve()),
         "store": str(store_dir.resolve()),
         "metrics": str((run_dir / METRICS_FILE).resolve()),
@@ -165,6 +166,19 @@ def _fit(config: Config, dataset: Dataset, store_dir: Path, run_dir: Path, key: 
     with result.checkpoint.as_directory() as directory:
         state: dict[str, Any] = torch.load(Path(directory) / CHECKPOINT_FILE, weights_only=True)
     return state
+
+
+def _with_whole_paths(config: Config) -> Config:
+    """The files that training reads, named so that workers find them, who stand in another directory."""
+    mined, checkpoint = config.training.mined_negatives, Path(config.backbone.name)
+    training = {"mined_negatives": existing(mined).resolve()} if mined else {}
+    backbone = {"name": str(checkpoint.resolve())} if checkpoint.is_dir() else {}
+    return config.model_copy(
+        update={
+            "training": config.training.model_copy(update=training),
+            "backbone": config.backbone.model_copy(update=backbone),
+        }
+    )
 
 
 def train_worker(payload: dict[str, Any]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from quickstart_helpers import skillmatch_here
 
 from skillmatch_ray.config import MiningSettings
 from skillmatch_ray.dataset import Dataset
@@ -134,6 +136,33 @@ def test_the_sampler_draws_mined_negatives_and_none_that_has_become_a_positive(t
     assert set(unknown) <= set(batch.freelancer_ids)
     row = batch.signs[batch.project_ids.index(project)]
     assert all(row[batch.freelancer_ids.index(f)] <= 0 for f in unknown)
+
+
+@pytest.mark.e2e
+def test_what_the_verb_mines_can_be_trained_on_from_the_directory_of_the_call(
+    ray_session, tiny_workspace, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_workspace.root, "workspace")
+    (model,) = Path("workspace/models").iterdir()
+    common = ("--workspace", "workspace", "--config", tiny_workspace.config, "--dataset", "workspace/dataset")
+    anywhere = ("--set", "mining.from_share=0", "--set", "mining.to_share=1", "--set", "mining.relative_margin=0")
+    mined = skillmatch_here("mine", *common, "--model", model, "--out", "mined", "--report", "mine.json", *anywhere)
+    assert mined.returncode == 0, mined.stderr
+    assert json.loads(Path("mine.json").read_text())["taken"] > 0
+    (setting,) = (
+        word for word in (mined.stdout + mined.stderr).split() if word.startswith("training.mined_negatives=")
+    )
+    trained = skillmatch_here("train", *common, "--model", "model", "--set", setting, "--set", "training.steps=2")
+    assert trained.returncode == 0, trained.stderr
+    assert Path("model/model.safetensors").is_file()
+
+
+def test_a_missing_file_of_negatives_stops_the_verb_before_it_encodes(tmp_path, tiny_dataset):
+    missing = f"training.mined_negatives={tmp_path / 'none.parquet'}"
+    done = skillmatch_here("train", "--dataset", tiny_dataset, "--model", tmp_path / "model", "--set", missing)
+    assert done.returncode != 0
+    assert "none.parquet does not exist: run `skillmatch mine`" in " ".join(done.stderr.split())
 
 
 def test_a_missing_file_of_negatives_is_named(tmp_path):
