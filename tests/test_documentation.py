@@ -124,6 +124,23 @@ def test_every_command_is_known(words):
         assert name in COMMANDS or re.match(r"[A-Z_]+=", name), f"what is {name}?"
 
 
+def leaves(command, names=()):
+    """(name, command) of every verb."""
+    for name, child in getattr(command, "commands", {}).items():
+        yield from leaves(child, (*names, name))
+    if not hasattr(command, "commands"):
+        yield " ".join(names), command
+
+
+@pytest.mark.parametrize(("name", "command"), leaves(typer.main.get_command(app)))
+def test_every_verb_has_what_the_readme_says_of_all(name, command):
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert command.epilog.startswith("Example: skillmatch ")
+    assert command.help
+    assert ("--report" in options) == (name not in {"serve", "render kuberay"})
+    assert {"--config", "--set"} <= options or name in {"import-benchmark", "plan", "render kuberay"}
+
+
 @pytest.fixture
 def place(tiny_workspace, tmp_path, monkeypatch):
     """A directory in which the names that the pages use stand for something."""

@@ -77,13 +77,16 @@ def release_list(
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
+    report: ReportOption = None,
 ) -> None:
     """Every release of the workspace, oldest first."""
     from skillmatch_ray.client import desk
 
-    for release in desk(settings(config, overrides, workspace=workspace), url).releases():
+    found = desk(settings(config, overrides, workspace=workspace), url).releases()
+    for release in found:
         built_at = release["built_at"][:16].replace("T", " ")
         console().print(f"{release['name']}  {built_at}  {release['rows']} rows  {release['backend']}")
+    finish(report, found)
 
 
 @releases.command("status", epilog="Example: skillmatch release status --workspace workspace --report status.json")
@@ -111,11 +114,14 @@ def release_activate(
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
+    report: ReportOption = None,
 ) -> None:
     """Make one release the one that answers."""
     from skillmatch_ray.client import desk
 
-    console().print(f"active: {desk(settings(config, overrides, workspace=workspace), url).activate(name)}")
+    active = desk(settings(config, overrides, workspace=workspace), url).activate(name)
+    console().print(f"active: {active}")
+    finish(report, {"active": active})
 
 
 @releases.command("rollback", epilog="Example: skillmatch release rollback --url http://127.0.0.1:8000")
@@ -125,11 +131,14 @@ def release_rollback(
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
+    report: ReportOption = None,
 ) -> None:
     """Make the release answer again that answered before."""
     from skillmatch_ray.client import desk
 
-    console().print(f"active: {desk(settings(config, overrides, workspace=workspace), url).rollback()}")
+    active = desk(settings(config, overrides, workspace=workspace), url).rollback()
+    console().print(f"active: {active}")
+    finish(report, {"active": active})
 
 
 @releases.command("prune", epilog="Example: skillmatch release prune --keep 2 --workspace workspace")
