@@ -5,12 +5,14 @@ attend together, on a GPU all of them in one variable-length kernel. What the fo
 is left out: no mask, no copy of the word embeddings (they are read from the checkpoint's memory map), and
 on a CPU the weights are laid out for its matrix instructions once, not at each product.
 
-Shapes: N tokens of all sections, D dimensions, H heads, T tokens of one section.
+Shapes: N tokens of all sections, R rows that the linear layers see (N, on a CPU rounded up), D dimensions,
+H heads, T tokens of one section.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,11 @@ FAMILIES = {"bert": 0, "xlm-roberta": 1, "roberta": 1, "camembert": 1}
 _WORDS = "embeddings.word_embeddings.weight"
 _PACK_ROWS = 1024
 """Rows of a product that packed weights are laid out for; other numbers work as well."""
+_ROW_STEP = 32
+"""On a CPU rows are rounded up to it: oneDNN compiles a kernel for each number of rows, and fewer are faster."""
+_KERNEL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256", "LRU_CACHE_CAPACITY": "1"}
+"""Kernels that oneDNN keeps, and PyTorch once more on top: of 1,024 each, as they are by default, a worker
+grows by half a gigabyte; with 256 and 1 it is as fast."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,7 @@ class PackedEncoder:
     ) -> None:
         self.sizes = Sizes.read(checkpoint / "config.json")
         self.dtype, self.device = dtype, device
+        _bound_kernel_caches()
         weights = _Weights(checkpoint / "model.safetensors", tuned or {})
         # On a CPU the embeddings stay in the file's own type and map: only rows that are used take memory.
         words, types = weights[_WORDS], weights["embeddings.token_type_embeddings.weight"]
@@ -158,16 +166,18 @@ class PackedEncoder:
             ids: (N,) token ids, section after section.
             lengths: tokens of each section; neighbours of one length are computed together on a CPU.
         """
-        ends = np.cumsum(lengths)
-        within = np.arange(len(ids)) - np.repeat(ends - lengths, lengths)
+        ends, tokens = np.cumsum(lengths), len(ids)
+        spare = -tokens % _ROW_STEP if self.device.type == "cpu" else 0
+        ids = np.pad(ids, (0, spare))
+        within = np.pad(np.arange(tokens) - np.repeat(ends - lengths, lengths), (0, spare))
         x = F.embedding(self._to_device(ids), self._words)
         x = x + F.embedding(self._to_device(within + self.sizes.first_position), self._positions)
-        x = self._norm(x).to(self.dtype)  # (N, D)
+        x = self._norm(x).to(self.dtype)  # (R, D)
         attend = self._attention(lengths, ends)
         for layer in self._layers:
             x = layer.attention_norm(x + layer.attention_out(attend(layer.qkv(x))))
             x = layer.norm(x + layer.ffn_out(F.gelu(layer.ffn_in(x))))
-        return x
+        return x[:tokens]
 
     def _to_device(self, values: NDArray[np.integer[Any]]) -> Tensor:
         tensor = torch.from_numpy(values.astype(np.int64, copy=False))
@@ -175,7 +185,7 @@ class PackedEncoder:
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
     def _attention(self, lengths: NDArray[np.int64], ends: NDArray[np.int64]) -> Callable[[Tensor], Tensor]:
-        """(N, 3 D) queries, keys and values -> (N, D), for these sections."""
+        """(R, 3 D) queries, keys and values -> (R, D), for these sections; spare rows become zeros."""
         if self.device.type == "cuda" and self.dtype != torch.float32:
             bounds = self._to_device(np.concatenate([[0], ends])).to(torch.int32)
             longest = int(lengths.max())
@@ -187,7 +197,7 @@ class PackedEncoder:
         plain = self.dtype == torch.bfloat16 and self.device.type == "cpu"
 
         def attend(qkv: Tensor) -> Tensor:
-            out = qkv.new_empty(len(qkv), dim)
+            out = qkv.new_zeros(len(qkv), dim)
             for start, count, length in groups:
                 rows = slice(start, start + count * length)
                 part = qkv[rows].view(count, length, 3, heads, dim // heads).permute(2, 0, 3, 1, 4)
@@ -238,6 +248,12 @@ class _Weights:
     def linear(self, name: str) -> tuple[Tensor, Tensor]:
         """(weight, bias)."""
         return self[f"{name}.weight"], self[f"{name}.bias"]
+
+
+def _bound_kernel_caches() -> None:
+    """Where the user set nothing else; read by the first product of the process."""
+    for name, capacity in _KERNEL_CACHES.items():
+        os.environ.setdefault(name, capacity)
 
 
 def _can_pack(dtype: torch.dtype, device: torch.device) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 
 import numpy as np
 import pytest
@@ -135,6 +136,7 @@ def test_the_gpus_kernel_gets_each_section_with_its_bounds(checkpoint, monkeypat
         return torch.cat(attended)
 
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
+    monkeypatch.setattr(packed, "_ROW_STEP", 1)  # as on a GPU
     encoder = PackedEncoder(checkpoint, torch.float32, CPU)
     ids = np.concatenate(sections(LENGTHS))
     expected = encoder(ids, LENGTHS)
@@ -144,6 +146,14 @@ def test_the_gpus_kernel_gets_each_section_with_its_bounds(checkpoint, monkeypat
         encoder, "_attention", lambda *_: lambda qkv: packed._attend_varlen(qkv, heads, bounds, int(LENGTHS.max()))
     )
     torch.testing.assert_close(encoder(ids, LENGTHS), expected, atol=1e-5, rtol=0)
+
+
+def test_kernels_that_are_kept_are_bounded_unless_the_user_bounds_them(checkpoint, monkeypatch):
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
+    PackedEncoder(checkpoint, torch.float32, CPU)
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "256"
+    assert os.environ["LRU_CACHE_CAPACITY"] == "7"
 
 
 @pytest.mark.gpu
