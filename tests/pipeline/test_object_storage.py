@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pipeline_helpers import assert_same_vectors, profiles, vectors_by_id
-from quickstart_helpers import skillmatch
+from quickstart_helpers import skillmatch, skillmatch_here
 
 from skillmatch_ray.config import Config
 from skillmatch_ray.dataset import FREELANCERS, Dataset
@@ -227,22 +227,22 @@ def test_the_verb_encodes_from_bucket_to_bucket(
 def test_an_index_lives_from_vectors_in_a_bucket(
     place: Path, tmp_path: Path, model_dir: Path, make_config: Any
 ) -> None:
-    """Built, searched, updated in place and compacted; the workspace never holds a vector of its own."""
-    from skillmatch_ray.cli import app
+    """Built, searched, updated in place and compacted; the workspace never holds a vector of its own.
 
+    Where something is encoded the verb has a process of its own: workers of the session's Ray do not know the
+    bucket's keys.
+    """
     rows, out = profiles(40), place / "vectors"
     config = make_config().model_copy(update={"workspace": tmp_path / "workspace"})
     (tmp_path / "config.yaml").write_text(config.model_dump_json(exclude_none=True), encoding="utf-8")
     dataset = put_freelancers(place / "data", rows)
 
-    def reindex(*more: str) -> None:
-        options = ["reindex", "--dataset", f"{place}/data", "--config", str(tmp_path / "config.yaml"), *more]
-        app(options, standalone_mode=False)
-
-    with pytest.raises(ConfigError, match="leave out --vectors"):
-        reindex("--changed", "--vectors", str(out))
+    verb = ["reindex", "--dataset", f"{place}/data", "--config", tmp_path / "config.yaml"]
+    refused = skillmatch_here(*verb, "--changed", "--vectors", out)
+    assert (refused.returncode, "leave out --vectors" in refused.stderr) == (1, True), refused
     assert not names(place / "vectors")
-    reindex("--model", str(model_dir), "--vectors", str(out))
+    done = skillmatch(*verb, "--model", model_dir, "--vectors", out)
+    assert done.returncode == 0, done.stderr[-3000:]
     workspace = Workspace(config.workspace)
     release = active_release(workspace)
     assert (release.rows, release.vectors_dir) == (40, out)
@@ -257,7 +257,8 @@ def test_an_index_lives_from_vectors_in_a_bucket(
         retriever.delete("f000003")
     rows[5] |= {"headline": "Beekeeper"}
     put_freelancers(place / "data", rows)
-    reindex("--changed")
+    done = skillmatch(*verb, "--changed")
+    assert done.returncode == 0, done.stderr[-3000:]
     after = vectors_by_id(out)
     assert [key for key in before if not np.array_equal(before[key], after.get(key))] == ["f000003", "f000005"]
     with Retriever(config) as retriever:
@@ -265,6 +266,7 @@ def test_an_index_lives_from_vectors_in_a_bucket(
     assert compact(config, workspace, dataset).vectors == 1
     for part in out.glob("part-*.parquet"):
         assert "f000003" not in read_table(part)["freelancer_id"].to_pylist()
-    reindex()
+    done = skillmatch_here(*verb)
+    assert done.returncode == 0, done.stderr
     assert (active_release(workspace).rows, active_release(workspace).vectors_dir) == (39, out)
     assert not [*workspace.root.glob("vectors/*/")]
