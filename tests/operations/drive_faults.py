@@ -105,10 +105,21 @@ def serving_node_lost(config: Config, out: Path) -> dict[str, Any]:
         before = ask(address)
         cluster.add_node(num_cpus=3)
         cluster.wait_for_nodes()
+        doomed = psutil.Process(node.all_processes["raylet"][0].process.pid).children(recursive=True)
         lost_at = time.monotonic()
         cluster.remove_node(node, allow_graceful=False)
+        # Its replica outlives the raylet for a moment, and what it still answers tells nothing.
+        wait_for(lambda: all(map(_has_ended, doomed)), "the end of the node's processes")
         wait_for(lambda: ask(address)[0] == 200, "an answer after the loss")
-        return {"before": before, "after": ask(address), "seconds": time.monotonic() - lost_at}
+        seconds = time.monotonic() - lost_at
+        return {"before": before, "after": ask(address), "seconds": seconds, "ended": len(doomed)}
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def ask(address: str) -> tuple[int, list[str]]:

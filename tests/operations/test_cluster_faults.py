@@ -79,6 +79,7 @@ def test_a_node_lost_in_serving_costs_seconds_and_no_answer_changes(tiny_workspa
     found = drive("serving_node_lost", tiny_workspace, workspace, tmp_path / "out", f"serving.port={free_port()}")
     assert found["before"][0] == 200
     assert len(found["before"][1]) == 5
+    assert found["ended"] > 0
     assert found["after"] == found["before"]
     assert found["seconds"] < 240
 
