@@ -44,6 +44,12 @@ def changeable(tiny_workspace, tmp_path):
         yield served, services.config
 
 
+def new_release(address, config, first):
+    """Name of a release of the first one's model, built here and switched to by the service."""
+    dataset, model = Dataset(config.workspace / "dataset"), config.workspace / first["model_dir"]
+    return index_vectors(config, dataset, model, address)["name"]
+
+
 def test_a_match_through_the_service_is_the_match_of_this_process(address, config, local, tiny_workspace):
     untouched = load_config(tiny_workspace.config, [f"workspace={tiny_workspace.root}"])
     here, there = match_once(untouched, PROJECT, 5), match_once(config, PROJECT, 5, address)
@@ -66,19 +72,17 @@ def test_releases_are_switched_by_the_service(changeable):
     address, config = changeable
     service = Service(address)
     first = service.status()["active"]
-    release = index_vectors(
-        config, Dataset(config.workspace / "dataset"), config.workspace / first["model_dir"], address
-    )
+    second = new_release(address, config, first)
     told = service.status()
-    assert (told["active"]["name"], told["previous"]) == (release["name"], first["name"])
+    assert (told["active"]["name"], told["previous"]) == (second, first["name"])
     assert told["rows"] == first["rows"]
     assert "in_use" not in told
-    assert match_once(config, PROJECT, 1, address).release == release["name"]
+    assert match_once(config, PROJECT, 1, address).release == second
     assert service.rollback() == first["name"]
     assert match_once(config, PROJECT, 1, address).release == first["name"]
-    assert service.activate(release["name"]) == release["name"]
-    assert [known["name"] for known in service.releases()] == [first["name"], release["name"]]
-    assert (service.prune(1).removed, list(service.prune(1).kept)) == ([], [first["name"], release["name"]])
+    assert service.activate(second) == second
+    assert [known["name"] for known in service.releases()] == [first["name"], second]
+    assert (service.prune(1).removed, list(service.prune(1).kept)) == ([], [first["name"], second])
     with pytest.raises(ServiceError, match=r"could not activate: ReleaseError: .* has no release 'none'"):
         service.activate("none")
 
@@ -87,9 +91,7 @@ def test_a_rollback_whose_answer_was_lost_is_not_done_twice(changeable):
     address, config = changeable
     service = Service(address)
     first = service.status()["active"]
-    second = index_vectors(
-        config, Dataset(config.workspace / "dataset"), config.workspace / first["model_dir"], address
-    )["name"]
+    second = new_release(address, config, first)
     order = {"do": "rollback", "id": new_id()}
     assert service._operate(order) == service._operate(order) == first["name"]
     assert service.status()["active"]["name"] == first["name"]
