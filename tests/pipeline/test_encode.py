@@ -108,7 +108,7 @@ def test_the_object_store_spills_nothing(run: Run) -> None:
 def test_utilisation_covers_the_actors_time(run: Run) -> None:
     shares = run.report.utilisation
     assert set(shares) == set(STAGES)
-    assert sum(shares[stage] for stage in ("wait", "backbone", "head", "write")) == pytest.approx(1, abs=0.05)
+    assert sum(shares[stage] for stage in ("wait", "backbone", "head", "write")) == pytest.approx(1, abs=0.003)
     assert "backbone" in run.report.summary()
 
 
