@@ -107,6 +107,21 @@ class TrainingSettings(Settings):
         return self
 
 
+class AdaptationSettings(Settings):
+    """Contrastive steps of the backbone over phrases that are known in several languages."""
+
+    steps: int = Field(200, ge=1)
+    pairs_per_step: int = Field(96, ge=2, description="texts that find their translation among each other")
+    same_language_share: float = Field(
+        0.2, ge=0, le=1, description="pairs of two names in one language, which must not fall behind"
+    )
+    layers: int | None = Field(None, ge=1, description="last transformer layers that learn; None: every one")
+    learning_rate: float = Field(4e-5, gt=0)
+    temperature: float = Field(0.02, gt=0)
+    held_out: int = Field(300, ge=2, description="concepts kept out to measure on; a fifth of all at most")
+    checkpoint_every: int = Field(20, ge=1)
+
+
 class MiningSettings(Settings):
     """Hard negatives by the current model: ranks between two shares of the pool, and a margin below the positives."""
 
@@ -318,6 +333,7 @@ class Config(Settings):
     dataset: DatasetSettings = DatasetSettings()
     sample: SampleSettings = SampleSettings()
     backbone: BackboneSettings = BackboneSettings()
+    adaptation: AdaptationSettings = AdaptationSettings()
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
     mining: MiningSettings = MiningSettings()

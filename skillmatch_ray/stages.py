@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from skillmatch_ray.index.release import Release
     from skillmatch_ray.pipeline.encode import EncodeReport
     from skillmatch_ray.studies.study import Study
+    from skillmatch_ray.training.adaptation import AdaptationReport
     from skillmatch_ray.training.mining import MiningReport
     from skillmatch_ray.training.train import TrainReport
 
@@ -53,6 +54,16 @@ def cache_states(config: Config, dataset: Dataset) -> Any:
     dataset = living(config, dataset)
     with progress_bar("token states") as advance:
         return cache_token_states(dataset, config, Workspace(config.workspace).token_states, progress=advance)
+
+
+def adapt_backbone(config: Config, concepts: Path | None, out: Path) -> AdaptationReport:
+    """Train the backbone on translated names into `out`; on one device, in this process."""
+    from skillmatch_ray.training.adaptation import adapt
+    from skillmatch_ray.training.translations import read_concepts
+
+    known = read_concepts(concepts)
+    with progress_bar("adapting") as advance:
+        return adapt(config, known, out, progress=advance)
 
 
 def train_model(config: Config, dataset: Dataset, model_dir: Path) -> TrainReport:

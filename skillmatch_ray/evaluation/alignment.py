@@ -8,7 +8,7 @@ Shapes: N documents, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import permutations
 from pathlib import Path
@@ -62,9 +62,7 @@ class AlignmentReport:
 
     def mean(self, system: str) -> PairAlignment:
         """Mean over pairs."""
-        found = list(self.pairs[system].values())
-        ranks, firsts = [pair.mean_rank for pair in found], [pair.first for pair in found]
-        return PairAlignment(round(sum(ranks) / len(found), 3), round(sum(firsts) / len(found), 4))
+        return mean_alignment(self.pairs[system].values())
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -153,6 +151,13 @@ def pair_alignments(vectors: Mapping[str, Vectors]) -> dict[str, PairAlignment]:
         ranks = translation_ranks(vectors[one], vectors[other])
         result[f"{one}-{other}"] = PairAlignment(round(float(ranks.mean()), 3), round(float((ranks == 1).mean()), 4))
     return result
+
+
+def mean_alignment(pairs: Iterable[PairAlignment]) -> PairAlignment:
+    """Mean over pairs of languages, each of which counts alike."""
+    found = list(pairs)
+    ranks, firsts = [pair.mean_rank for pair in found], [pair.first for pair in found]
+    return PairAlignment(round(sum(ranks) / len(found), 3), round(sum(firsts) / len(found), 4))
 
 
 def translation_ranks(queries: Vectors, corpus: Vectors) -> NDArray[np.int64]:
