@@ -56,12 +56,12 @@ def cache_states(config: Config, dataset: Dataset) -> Any:
         return cache_token_states(dataset, config, Workspace(config.workspace).token_states, progress=advance)
 
 
-def adapt_backbone(config: Config, concepts: Path | None, out: Path) -> AdaptationReport:
+def adapt_backbone(config: Config, concepts: Sequence[Path], out: Path) -> AdaptationReport:
     """Train the backbone on translated names into `out`; on one device, in this process."""
+    from skillmatch_ray.sample.vocabulary import vocabulary
     from skillmatch_ray.training.adaptation import adapt
-    from skillmatch_ray.training.translations import read_concepts
 
-    known = read_concepts(concepts)
+    known = vocabulary(concepts)
     with progress_bar("adapting") as advance:
         return adapt(config, known, out, progress=advance)
 

@@ -25,13 +25,13 @@ from skillmatch_ray.files import locate
 app = typer.Typer()
 
 
-@app.command(rich_help_panel="Model", epilog="Example: skillmatch adapt --out backbone --set adaptation.steps=100")
+@app.command(rich_help_panel="Model", epilog="Example: skillmatch adapt --out backbone --concepts names.jsonl")
 def adapt(
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the new checkpoint.", callback=lasting)],
     concepts: Annotated[
-        Path | None,
-        typer.Option(help="Names by language: JSON Lines, or a taxonomy's directory. Default: the built-in taxonomy."),
+        list[Path] | None,
+        typer.Option(help="Your names by language, beside the built-in ones: JSON Lines, or a taxonomy's directory."),
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -40,7 +40,7 @@ def adapt(
     """Train the backbone on names that are known in several languages, before a head is trained on it; resumes."""
     from skillmatch_ray.stages import adapt_backbone
 
-    done = adapt_backbone(settings(config, overrides), concepts, out)
+    done = adapt_backbone(settings(config, overrides), concepts or (), out)
     console().print(done.summary())
     console().print(f"use it: --set backbone.name={out}", soft_wrap=True)
     finish(report, asdict(done))

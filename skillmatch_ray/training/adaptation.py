@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -91,7 +92,7 @@ def adapt(
 
     Args:
         config: backbone, adaptation and seed.
-        concepts: labels by language; `read_concepts` gives them.
+        concepts: labels by language; `sample.vocabulary` gives them.
         out: directory of the new checkpoint.
         device: where to train.
         progress: called with (steps done, steps to do, note).
@@ -130,27 +131,25 @@ def adapt(
 
 
 def hold_out(concepts: Sequence[Labels], count: int, seed: int) -> tuple[list[Labels], list[Labels]]:
-    """Concepts to learn from, and at most `count` (a fifth of all) to measure on, named in every language there is.
+    """Concepts to learn from, and at most `count` (a fifth of all) to measure on, named in the commonest languages.
 
     Raises:
         ConfigError: if fewer than two of them could be held out.
     """
-    languages = {language for labels in concepts for language, names in labels.items() if names}
     order = [concepts[i] for i in np.random.default_rng(seed).permutation(len(concepts))]
-    whole = [i for i, labels in enumerate(order) if all(labels.get(language) for language in languages)]
-    held = set(whole[: min(count, len(concepts) // 5)])
+    named = [frozenset(language for language, names in labels.items() if names) for labels in order]
+    ((commonest, _),) = Counter(named).most_common(1)
+    alike = [i for i, languages in enumerate(named) if languages == commonest]
+    held = set(alike[: min(count, len(concepts) // 5)])
     if len(held) < 2:
-        raise ConfigError(
-            f"{len(whole)} of {len(concepts)} concepts are named in all of {', '.join(sorted(languages))}: at least 2 "
-            "such among ten are needed, to be measured on"
-        )
+        raise ConfigError(f"{len(concepts)} concepts: at least 10 are needed, 2 of which are measured on")
     return [one for i, one in enumerate(order) if i not in held], [order[i] for i in sorted(held)]
 
 
 def phrase_alignment(backbone: Backbone, concepts: Sequence[Labels]) -> PairAlignment:
     """Where translations of concepts' usual labels stand by the mean of their tokens, mean over pairs of languages."""
     prefix, vectors = backbone.settings.freelancer_prefix, {}
-    for language in sorted(concepts[0]):
+    for language in sorted(language for language, names in concepts[0].items() if names):
         states = backbone.encode([prefix + labels[language][0] for labels in concepts])
         means = torch.stack([states[i].float().mean(0) for i in range(len(concepts))])
         vectors[language] = nn.functional.normalize(means, dim=1).cpu().numpy()

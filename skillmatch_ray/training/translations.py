@@ -1,67 +1,19 @@
-"""Concepts named in several languages, and pairs of texts drawn from them that say the same."""
+"""Pairs of texts that say the same, drawn from concepts that are named in several languages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
 
 from skillmatch_ray.config import AdaptationSettings
-from skillmatch_ray.errors import ConfigError
-from skillmatch_ray.sample.parquet_taxonomy import read_taxonomy
-from skillmatch_ray.sample.taxonomy import Labels, Taxonomy, builtin_taxonomy
+from skillmatch_ray.sample.taxonomy import Labels
 
 MOST_IN_LIST: Final = 3
 """Concepts of one text: a phrase stands alone, or among a few as in a list of skills."""
-
-_LINE: Final = TypeAdapter(dict[str, tuple[str, ...]])
-
-
-def read_concepts(source: Path | None) -> tuple[Labels, ...]:
-    """Labels of each concept that is named in two languages or more.
-
-    Args:
-        source: a directory with a taxonomy in Parquet, a JSON Lines file of `{"en": ["invoice"], "fr": ["facture"]}`,
-            or None: the built-in taxonomy.
-
-    Raises:
-        TaxonomyError: if a taxonomy cannot be used.
-        ConfigError: if a line of the file is of another form, or too few concepts remain.
-    """
-    if source is None:
-        found = _concepts_of(builtin_taxonomy())
-    elif source.is_dir():
-        found = _concepts_of(read_taxonomy(source))
-    else:
-        found = list(_concepts_in(source))
-    known = tuple(labels for labels in found if sum(map(bool, labels.values())) > 1)
-    if len(known) < 2:
-        raise ConfigError(f"{source}: {len(known)} concepts with names in two languages; at least 2 are needed")
-    return known
-
-
-def _concepts_of(taxonomy: Taxonomy) -> list[Labels]:
-    return [*taxonomy.skills.values(), *(occupation.titles for occupation in taxonomy.occupations)]
-
-
-def _concepts_in(file: Path) -> Iterator[Labels]:
-    try:
-        lines = file.read_bytes().splitlines()
-    except OSError as e:
-        raise ConfigError(f"{file} cannot be read ({e.strerror}): name a file of JSON Lines, or a directory") from e
-    for number, line in enumerate(lines, 1):
-        try:
-            yield _LINE.validate_json(line)
-        except ValidationError as e:
-            raise ConfigError(
-                f"{file}, line {number}: {e.errors()[0]['msg']}; wanted is "
-                '{"en": ["invoice", "bill"], "fr": ["facture"]}'
-            ) from e
 
 
 @dataclass(frozen=True)

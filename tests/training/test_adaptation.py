@@ -17,11 +17,12 @@ from skillmatch_ray.config import BackboneSettings, Config
 from skillmatch_ray.errors import ConfigError
 from skillmatch_ray.losses.infonce import InfoNCE
 from skillmatch_ray.sample.taxonomy import LANGUAGES
+from skillmatch_ray.sample.vocabulary import builtin_vocabulary
 from skillmatch_ray.training import adaptation
 from skillmatch_ray.training.adaptation import STATE_FILE, Adaptation, adapt, hold_out
-from skillmatch_ray.training.translations import TranslationPairs, read_concepts
+from skillmatch_ray.training.translations import TranslationPairs
 
-CONCEPTS = read_concepts(None)[:60]
+CONCEPTS = builtin_vocabulary()[:60]
 
 
 @pytest.fixture(scope="module")
@@ -136,12 +137,16 @@ def test_concepts_that_are_measured_on_are_not_learned_from() -> None:
     assert len(hold_out(CONCEPTS, 1000, seed=0)[1]) == 12  # a fifth
 
 
-def test_too_few_concepts_in_all_languages_are_refused() -> None:
-    halves = [
-        {language: labels[language] for language in LANGUAGES[i % 2 : i % 2 + 2]} for i, labels in enumerate(CONCEPTS)
-    ]
-    with pytest.raises(ConfigError, match="0 of 60 concepts"):
-        hold_out(halves, 10, seed=0)
+def test_those_measured_on_are_named_in_the_commonest_languages() -> None:
+    some = [{**labels, "pl": ("x",)} if i % 3 == 0 else labels for i, labels in enumerate(CONCEPTS)]
+    learned, held = hold_out(some, 10, seed=0)
+    assert all(one.keys() == set(LANGUAGES) for one in held)
+    assert sum("pl" in one for one in learned) == 20
+
+
+def test_too_few_concepts_are_refused() -> None:
+    with pytest.raises(ConfigError, match="9 concepts: at least 10"):
+        hold_out(CONCEPTS[:9], 10, seed=0)
 
 
 def test_the_verb_writes_a_checkpoint_and_its_report(config: Config, tmp_path: Path) -> None:
@@ -158,6 +163,7 @@ def test_the_verb_writes_a_checkpoint_and_its_report(config: Config, tmp_path: P
     done = CliRunner().invoke(app, ["adapt", "--out", str(out), *options, "--report", str(tmp_path / "report.json")])
     assert done.exit_code == 0, done.output
     told = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert (told["steps"], told["concepts"], told["held_out"]) == (2, 48, 12)
+    assert (told["steps"], told["held_out"]) == (2, 300)
+    assert told["concepts"] == len(builtin_vocabulary()) + len(CONCEPTS) - 300
     assert np.isfinite(told["loss"])
     assert json.loads((out / "adaptation.json").read_text(encoding="utf-8"))["key"] == told["key"]

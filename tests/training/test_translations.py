@@ -1,18 +1,15 @@
-"""Concepts in several languages, and the pairs of texts drawn from them."""
+"""Pairs of texts drawn from concepts that are named in several languages."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from skillmatch_ray.config import AdaptationSettings
-from skillmatch_ray.errors import ConfigError
-from skillmatch_ray.sample.taxonomy import LANGUAGES, builtin_taxonomy
-from skillmatch_ray.training.translations import Drawn, TranslationPairs, read_concepts
+from skillmatch_ray.sample.taxonomy import LANGUAGES
+from skillmatch_ray.training.translations import Drawn, TranslationPairs
 
 CONCEPTS = [
     {language: (f"{language}{i}", f"{language}{i}b") for language in LANGUAGES[: 2 if i == 7 else 5]} for i in range(40)
@@ -63,32 +60,3 @@ def test_texts_that_are_equal_are_no_negatives_of_each_other() -> None:
     signs = Drawn(["a", "b", "a", "c"], ["A", "B", "X", "B"]).signs()
     assert signs.tolist() == [[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]]
     assert signs.dtype == np.int8
-
-
-def test_the_builtin_taxonomy_is_the_default() -> None:
-    taxonomy = builtin_taxonomy()
-    assert len(read_concepts(None)) == len(taxonomy.skills) + len(taxonomy.occupations)
-
-
-def test_a_file_of_names_is_read_and_concepts_of_one_language_are_left_out(tmp_path: Path) -> None:
-    file = tmp_path / "names.jsonl"
-    rows = [{"en": ["invoice", "bill"], "fr": ["facture"]}, {"en": ["plumber"], "fr": []}, {"pl": ["x"], "en": ["y"]}]
-    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    assert read_concepts(file) == ({"en": ("invoice", "bill"), "fr": ("facture",)}, {"pl": ("x",), "en": ("y",)})
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ('{"en": ["a"], "fr": ["b"]}\n{"en": "a"}', "line 2"),
-        ("{", "line 1"),
-        ('{"en": ["a"], "fr": ["b"]}', "1 concepts"),
-        (None, "cannot be read"),
-    ],
-)
-def test_what_cannot_be_used_is_named(tmp_path: Path, text: str | None, told: str) -> None:
-    file = tmp_path / "names.jsonl"
-    if text is not None:
-        file.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError, match=told):
-        read_concepts(file)

@@ -1,0 +1,73 @@
+"""Concepts of working life named in several languages: the built-in vocabulary, and what users bring along."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from skillmatch_ray.errors import ConfigError
+from skillmatch_ray.sample.parquet_taxonomy import read_taxonomy
+from skillmatch_ray.sample.taxonomy import Labels, Taxonomy, taxonomy_from_yaml
+
+VOCABULARY_DIRECTORY: Final = Path(__file__).parent / "vocabulary"
+"""A file for each domain; a line for each concept, which is in no other file."""
+
+_LINE: Final = TypeAdapter(dict[str, tuple[str, ...]])
+
+
+@cache
+def builtin_vocabulary() -> tuple[Labels, ...]:
+    """Activities, fields, tools and trades of some fifty domains in English, French, German, Spanish and Dutch."""
+    return tuple(labels for file in sorted(VOCABULARY_DIRECTORY.glob("*.jsonl")) for labels in _concepts_in(file))
+
+
+def vocabulary(sources: Iterable[Path] = ()) -> tuple[Labels, ...]:
+    """The built-in vocabulary, and the concepts of each source beside it.
+
+    Raises:
+        TaxonomyError: if a taxonomy cannot be used.
+        ConfigError: if a file cannot be read, or one of its lines is of another form.
+    """
+    return (*builtin_vocabulary(), *(labels for source in sources for labels in read_concepts(source)))
+
+
+def read_concepts(source: Path) -> list[Labels]:
+    """Labels of each concept that is named in two languages or more.
+
+    Args:
+        source: a file of JSON Lines such as `{"en": ["invoice", "bill"], "fr": ["facture"]}`, or a directory with a
+            taxonomy, in Parquet as `skillmatch sample --taxonomy` takes it or in YAML as the built-in one is.
+
+    Raises:
+        TaxonomyError: if the taxonomy cannot be used.
+        ConfigError: if the file cannot be read, or a line is of another form.
+    """
+    if not source.is_dir():
+        found = list(_concepts_in(source))
+    else:
+        files = sorted(source.glob("*.yaml"))
+        found = _concepts_of(taxonomy_from_yaml(files, source.name) if files else read_taxonomy(source))
+    return [labels for labels in found if sum(map(bool, labels.values())) > 1]
+
+
+def _concepts_of(taxonomy: Taxonomy) -> list[Labels]:
+    return [*taxonomy.skills.values(), *(occupation.titles for occupation in taxonomy.occupations)]
+
+
+def _concepts_in(file: Path) -> Iterator[Labels]:
+    try:
+        lines = file.read_bytes().splitlines()
+    except OSError as e:
+        raise ConfigError(f"{file} cannot be read ({e.strerror}): name a file of JSON Lines, or a directory") from e
+    for number, line in enumerate(lines, 1):
+        try:
+            yield _LINE.validate_json(line)
+        except ValidationError as e:
+            raise ConfigError(
+                f"{file}, line {number}: {e.errors()[0]['msg']}; wanted is "
+                '{"en": ["invoice", "bill"], "fr": ["facture"]}'
+            ) from e
