@@ -34,7 +34,7 @@ from skillmatch_ray.sample.taxonomy import Labels
 from skillmatch_ray.training.loop import learning_rate
 from skillmatch_ray.training.translations import TranslationPairs
 
-REPORT_FILE: Final = "adaptation.json"
+ADAPTATION_FILE: Final = "adaptation.json"
 """Beside the weights: what made them."""
 
 STATE_FILE: Final = "state.pt"
@@ -125,7 +125,9 @@ def adapt(
                 after=phrase_alignment(Backbone(directory, config.backbone, str(where)), held),
                 seconds=round(time.perf_counter() - started, 1),
             )
-            write_json(directory / REPORT_FILE, asdict(report) | {"base": config.backbone.name, "seed": config.seed})
+            write_json(
+                directory / ADAPTATION_FILE, asdict(report) | {"base": config.backbone.name, "seed": config.seed}
+            )
     shutil.rmtree(_state_directory(out), ignore_errors=True)
     return report
 
@@ -243,7 +245,7 @@ def _finished(out: Path, key: str) -> AdaptationReport | None:
     """
     if not out.exists():
         return None
-    found = read_json(out / REPORT_FILE) if (out / REPORT_FILE).is_file() else {}
+    found = read_json(out / ADAPTATION_FILE) if (out / ADAPTATION_FILE).is_file() else {}
     if found.get("key") != key:
         raise ConfigError(f"--out {out} holds something else already: name another directory, or remove it")
     fields: dict[str, Any] = {name: found[name] for name in ("key", "steps", "loss", "concepts", "held_out")}

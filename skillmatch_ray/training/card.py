@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from skillmatch_ray.config import Config
+from skillmatch_ray.files import read_json
 from skillmatch_ray.losses.weighted_sum import build_loss
+from skillmatch_ray.training.adaptation import ADAPTATION_FILE
 
 _CARD = """# skillmatch model {short}
 
@@ -50,11 +53,16 @@ def model_card(config: Config, metrics: dict[str, Any]) -> str:
         seed=config.seed,
         loss=metrics["loss"],
         seconds=metrics["seconds"],
-        learns=_learns(config.training.trainable_backbone_layers),
+        learns=_adapted(Path(config.backbone.name)) + _learns(config.training.trainable_backbone_layers),
         validation=_validation(metrics["validation"], config.training.stop_metric),
         citations=citations,
         config=yaml.safe_dump(settings, sort_keys=False),
     )
+
+
+def _adapted(checkpoint: Path) -> str:
+    report = checkpoint / ADAPTATION_FILE
+    return f"adapted to {read_json(report)['concepts']:,} translated concepts, then " if report.is_file() else ""
 
 
 def _learns(layers: int | str) -> str:

@@ -20,6 +20,7 @@ from skillmatch_ray.sample.taxonomy import LANGUAGES
 from skillmatch_ray.sample.vocabulary import builtin_vocabulary
 from skillmatch_ray.training import adaptation
 from skillmatch_ray.training.adaptation import STATE_FILE, Adaptation, adapt, hold_out
+from skillmatch_ray.training.card import model_card
 from skillmatch_ray.training.translations import TranslationPairs
 
 CONCEPTS = builtin_vocabulary()[:60]
@@ -127,6 +128,16 @@ def test_what_is_done_is_not_done_again_and_nothing_is_overwritten(
     other = config.model_copy(update={"seed": 1})
     with pytest.raises(ConfigError, match="something else"):
         adapt(other, CONCEPTS, adapted.checkpoint, device="cpu", progress=refuse)
+
+
+def test_the_card_of_a_model_tells_that_its_backbone_was_adapted(
+    adapted: adaptation.AdaptationReport, config: Config
+) -> None:
+    metrics = {"fingerprint": "f" * 64, "steps": 7, "loss": 1.25, "seconds": 3.2, "validation": {}}
+    base = config.backbone.model_copy(update={"name": str(adapted.checkpoint)})
+    assert "(adapted to 48 translated concepts, then frozen)" in model_card(
+        config.model_copy(update={"backbone": base}), metrics
+    )
 
 
 def test_concepts_that_are_measured_on_are_not_learned_from() -> None:
