@@ -110,7 +110,7 @@ class TrainingSettings(Settings):
 class AdaptationSettings(Settings):
     """Contrastive steps of the backbone over phrases that are known in several languages."""
 
-    steps: int = Field(200, ge=1)
+    steps: int = Field(300, ge=1)
     pairs_per_step: int = Field(96, ge=2, description="texts that find their translation among each other")
     same_language_share: float = Field(
         0.2, ge=0, le=1, description="pairs of two names in one language, which must not fall behind"

@@ -100,6 +100,9 @@ def encode_vectors(config: Config, dataset: Dataset, model_dir: Path, out: Path 
     workspace = Workspace(config.workspace)
     out = out or vectors_of(config, model_dir)
     store = _states_for(model_dir, workspace.token_states)
+    if store is None and workspace.token_states.is_dir():
+        where = workspace.token_states
+        console().print(f"token states in {where} are not those of the model's backbone: all are computed anew")
     with progress_bar("encoding") as advance:
         report = encode_freelancers(config, living(config, dataset), model_dir, out, store_dir=store, progress=advance)
     write_json(out / "provenance.json", provenance(config))
@@ -111,11 +114,8 @@ def _states_for(model_dir: Path, directory: Path) -> Path | None:
     from skillmatch_ray.backbone.store import holds_states_of
     from skillmatch_ray.model.matcher import read_model_config
 
-    if holds_states_of(directory, read_model_config(model_dir)["backbone_fingerprint"]):
-        return directory
-    if directory.is_dir():
-        console().print(f"token states in {directory} are not those of the model's backbone: all are computed anew")
-    return None
+    fingerprint = read_model_config(model_dir)["backbone_fingerprint"]
+    return directory if holds_states_of(directory, fingerprint) else None
 
 
 def mine(config: Config, dataset: Dataset, model_dir: Path, out: Path) -> MiningReport:

@@ -16,6 +16,7 @@ from skillmatch_ray.cli import main
 TINY_QUICKSTART = """
 backbone: {name: %s, max_section_tokens: 64, dtype: float32}
 model: {layers: 1, heads: 4}
+adaptation: {steps: 3, pairs_per_step: 8}
 training: {steps: 6, projects_per_step: 16, validate_every: 3, checkpoint_every: 3, threads_per_worker: 1}
 encode: {threads_per_worker: 1}
 sample: {freelancers: 300, projects: 200}
