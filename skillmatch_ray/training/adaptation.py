@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from skillmatch_ray.backbone.encoder import Backbone, pick_device
@@ -254,5 +255,7 @@ def _finished(out: Path, key: str) -> AdaptationReport | None:
 
 
 def _write(model: TrainableBackbone, base: Path, directory: Path) -> None:
-    model.model.save_pretrained(directory)
-    shutil.copyfile(base / "tokenizer.json", directory / "tokenizer.json")
+    for name in ("config.json", "tokenizer.json"):
+        shutil.copyfile(base / name, directory / name)
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.model.state_dict().items()}
+    save_file(weights, directory / "model.safetensors", {"format": "pt"})
