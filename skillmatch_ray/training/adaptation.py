@@ -103,33 +103,36 @@ def adapt(
         ConfigError: if `out` holds something else, or too few concepts are named in the same languages.
         LockedError: if another run writes there.
     """
-    started, where = time.perf_counter(), pick_device(device)
-    base = Backbone.load(config.backbone, str(where))
+    base = Backbone.load(config.backbone, str(pick_device(device)))
     key = hash_json([base.fingerprint, config.seed, config.adaptation.model_dump(), [dict(one) for one in concepts]])
     with owner_lock(_state_directory(out) / "lock", "skillmatch adapt"):
-        done = _finished(out, key)
-        if done:
-            return done
-        learned, held = hold_out(concepts, config.adaptation.held_out, config.seed)
-        run = Adaptation(base, TranslationPairs(learned, config.adaptation, config.seed), _state_directory(out), key)
-        loss = run.finish(progress)
-        with atomic_directory(out) as directory:
-            _write(run.model, base.checkpoint, directory)
-            report = AdaptationReport(
-                checkpoint=out,
-                key=key,
-                steps=run.step,
-                loss=round(loss, 4),
-                concepts=len(learned),
-                held_out=len(held),
-                before=phrase_alignment(base, held),
-                after=phrase_alignment(Backbone(directory, config.backbone, str(where)), held),
-                seconds=round(time.perf_counter() - started, 1),
-            )
-            write_json(
-                directory / ADAPTATION_FILE, asdict(report) | {"base": config.backbone.name, "seed": config.seed}
-            )
+        report = _finished(out, key) or _adapt(config, base, concepts, out, key, progress)
     shutil.rmtree(_state_directory(out), ignore_errors=True)
+    return report
+
+
+def _adapt(
+    config: Config, base: Backbone, concepts: Sequence[Labels], out: Path, key: str, progress: Advance
+) -> AdaptationReport:
+    started = time.perf_counter()
+    learned, held = hold_out(concepts, config.adaptation.held_out, config.seed)
+    run = Adaptation(base, TranslationPairs(learned, config.adaptation, config.seed), _state_directory(out), key)
+    run.finish(progress)
+    with atomic_directory(out) as directory:
+        _write(run.model, base.checkpoint, directory)
+        report = AdaptationReport(
+            checkpoint=out,
+            key=key,
+            steps=run.step,
+            loss=round(run.last_loss, 4),
+            concepts=len(learned),
+            held_out=len(held),
+            before=phrase_alignment(base, held),
+            after=phrase_alignment(Backbone(directory, config.backbone, str(base.device)), held),
+            seconds=round(time.perf_counter() - started, 1),
+        )
+        made_of = {"base": config.backbone.name, "seed": config.seed}
+        write_json(directory / ADAPTATION_FILE, asdict(report) | made_of)
     return report
 
 
@@ -171,7 +174,8 @@ class Adaptation:
 
     def __init__(self, base: Backbone, pairs: TranslationPairs, directory: Path, key: str) -> None:
         self.settings: AdaptationSettings = pairs.settings
-        self.base, self.pairs, self.key, self.step = base, pairs, key, 0
+        self.base, self.pairs, self.key = base, pairs, key
+        self.step, self.last_loss = 0, float("nan")
         self.state_file = directory / STATE_FILE
         layers = self.settings.layers or int(read_json(base.checkpoint / "config.json")["num_hidden_layers"])
         self.model = TrainableBackbone(base.checkpoint, layers, PADDED_TOKENS[base.device.type]).to(base.device)
@@ -181,15 +185,13 @@ class Adaptation:
         self.optimizer = torch.optim.AdamW(self.weights.values(), weight_decay=self.schedule.weight_decay)
         self._restore()
 
-    def finish(self, progress: Advance) -> float:
-        """All steps that are left; the loss of the last one."""
-        loss = float("nan")
+    def finish(self, progress: Advance) -> None:
+        """All steps that are left."""
         while self.step < self.settings.steps:
             loss = self.advance()
             progress(self.step, self.settings.steps, f"loss {loss:.3f}")
             if self.step % self.settings.checkpoint_every == 0:
                 self._save()
-        return loss
 
     def advance(self) -> float:
         """One step; its loss."""
@@ -201,7 +203,8 @@ class Adaptation:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
-        return float(loss.detach())
+        self.last_loss = float(loss.detach())
+        return self.last_loss
 
     def _loss(self) -> Tensor:
         """() of the pairs of this step, one text as a project has it and the other as a freelancer."""
@@ -217,7 +220,13 @@ class Adaptation:
         return self.loss.from_embeddings(left, right, signs, torch.zeros_like(signs, dtype=torch.bool))
 
     def _save(self) -> None:
-        state = {"key": self.key, "step": self.step, "weights": self.weights, "optimizer": self.optimizer.state_dict()}
+        state = {
+            "key": self.key,
+            "step": self.step,
+            "loss": self.last_loss,
+            "weights": self.weights,
+            "optimizer": self.optimizer.state_dict(),
+        }
         with atomic_file(self.state_file) as temporary:
             torch.save(state, temporary)
 
@@ -231,7 +240,7 @@ class Adaptation:
             for name, value in state["weights"].items():
                 self.weights[name].copy_(value)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
+        self.step, self.last_loss = state["step"], state["loss"]
 
 
 def _state_directory(out: Path) -> Path:

@@ -107,6 +107,20 @@ def test_a_run_that_was_cut_off_ends_like_one_that_was_not(
     assert not out.with_name(".backbone.adapting").exists()
 
 
+def test_a_run_that_was_cut_off_after_its_last_step_is_only_written(config: Config, tmp_path: Path) -> None:
+    base = Backbone.load(config.backbone, "cpu")
+    run = Adaptation(base, pairs(config), tmp_path, "one")
+    run.finish(lambda *_: None)
+    again = Adaptation(base, pairs(config), tmp_path, "one")
+    assert (again.step, again.last_loss) == (12, run.last_loss)
+    again.finish(refuse)
+
+
+def refuse(*_: object) -> None:
+    """The progress of a run that must not take a step."""
+    raise AssertionError
+
+
 def test_a_state_of_another_run_is_left_aside(config: Config, tmp_path: Path) -> None:
     base = Backbone.load(config.backbone, "cpu")
     first = Adaptation(base, pairs(config), tmp_path, "one")
@@ -120,9 +134,6 @@ def test_a_state_of_another_run_is_left_aside(config: Config, tmp_path: Path) ->
 def test_what_is_done_is_not_done_again_and_nothing_is_overwritten(
     adapted: adaptation.AdaptationReport, config: Config
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise AssertionError
-
     again = adapt(config, CONCEPTS, adapted.checkpoint, device="cpu", progress=refuse)
     assert (again.before, again.after, again.loss, again.seconds) == (adapted.before, adapted.after, adapted.loss, 0)
     other = config.model_copy(update={"seed": 1})
