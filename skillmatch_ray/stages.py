@@ -97,12 +97,11 @@ def encode_vectors(config: Config, dataset: Dataset, model_dir: Path, out: Path 
     """Encode the freelancers that are new or changed."""
     from skillmatch_ray.pipeline.encode import encode_freelancers
 
-    workspace = Workspace(config.workspace)
+    states = Workspace(config.workspace).token_states
     out = out or vectors_of(config, model_dir)
-    store = _states_for(model_dir, workspace.token_states)
-    if store is None and workspace.token_states.is_dir():
-        where = workspace.token_states
-        console().print(f"token states in {where} are not those of the model's backbone: all are computed anew")
+    store = _states_for(model_dir, states)
+    if store is None and states.is_dir():
+        console().print(f"token states in {states} are not those of the model's backbone: all are computed anew")
     with progress_bar("encoding") as advance:
         report = encode_freelancers(config, living(config, dataset), model_dir, out, store_dir=store, progress=advance)
     write_json(out / "provenance.json", provenance(config))

@@ -36,7 +36,7 @@ def vocabulary(sources: Iterable[Path] = ()) -> tuple[Labels, ...]:
 
 
 def read_concepts(source: Path) -> list[Labels]:
-    """Labels of each concept that is named in two languages or more.
+    """Labels of each concept that is named in two languages or more, without the languages that have no name for it.
 
     Args:
         source: a file of JSON Lines such as `{"en": ["invoice", "bill"], "fr": ["facture"]}`, or a directory with a
@@ -51,7 +51,8 @@ def read_concepts(source: Path) -> list[Labels]:
     else:
         files = sorted(source.glob("*.yaml"))
         found = _concepts_of(taxonomy_from_yaml(files, source.name) if files else read_taxonomy(source))
-    return [labels for labels in found if sum(map(bool, labels.values())) > 1]
+    named = [{language: names for language, names in labels.items() if names} for labels in found]
+    return [labels for labels in named if len(labels) > 1]
 
 
 def _concepts_of(taxonomy: Taxonomy) -> list[Labels]:

@@ -104,7 +104,9 @@ def adapt(
         LockedError: if another run writes there.
     """
     base = Backbone.load(config.backbone, str(pick_device(device)))
-    key = hash_json([base.fingerprint, config.seed, config.adaptation.model_dump(), [dict(one) for one in concepts]])
+    prefixes = [config.backbone.project_prefix, config.backbone.freelancer_prefix]
+    settings = [base.fingerprint, prefixes, config.seed, config.adaptation.model_dump()]
+    key = hash_json([*settings, [dict(one) for one in concepts]])
     with owner_lock(_state_directory(out) / "lock", "skillmatch adapt"):
         report = _finished(out, key) or _adapt(config, base, concepts, out, key, progress)
     shutil.rmtree(_state_directory(out), ignore_errors=True)
@@ -143,9 +145,8 @@ def hold_out(concepts: Sequence[Labels], count: int, seed: int) -> tuple[list[La
         ConfigError: if fewer than two of them could be held out.
     """
     order = [concepts[i] for i in np.random.default_rng(seed).permutation(len(concepts))]
-    named = [frozenset(language for language, names in labels.items() if names) for labels in order]
-    ((commonest, _),) = Counter(named).most_common(1)
-    alike = [i for i, languages in enumerate(named) if languages == commonest]
+    ((commonest, _),) = Counter(map(frozenset, order)).most_common(1)
+    alike = [i for i, labels in enumerate(order) if labels.keys() == commonest]
     held = set(alike[: min(count, len(concepts) // 5)])
     if len(held) < 2:
         raise ConfigError(f"{len(concepts)} concepts: at least 10 are needed, 2 of which are measured on")
@@ -155,7 +156,7 @@ def hold_out(concepts: Sequence[Labels], count: int, seed: int) -> tuple[list[La
 def phrase_alignment(backbone: Backbone, concepts: Sequence[Labels]) -> PairAlignment:
     """Where translations of concepts' usual labels stand by the mean of their tokens, mean over pairs of languages."""
     prefix, vectors = backbone.settings.freelancer_prefix, {}
-    for language in sorted(language for language, names in concepts[0].items() if names):
+    for language in sorted(concepts[0]):
         states = backbone.encode([prefix + labels[language][0] for labels in concepts])
         means = torch.stack([states[i].float().mean(0) for i in range(len(concepts))])
         vectors[language] = nn.functional.normalize(means, dim=1).cpu().numpy()

@@ -72,7 +72,7 @@ class TranslationPairs:
 
 
 def _languages(group: Sequence[Labels]) -> list[str]:
-    return sorted(set.intersection(*({language for language, names in labels.items() if names} for labels in group)))
+    return sorted(set.intersection(*map(set, group)))
 
 
 def _text(group: Sequence[Labels], language: str, rng: np.random.Generator) -> str:

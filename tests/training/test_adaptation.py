@@ -137,8 +137,12 @@ def test_what_is_done_is_not_done_again_and_nothing_is_overwritten(
     again = adapt(config, CONCEPTS, adapted.checkpoint, device="cpu", progress=refuse)
     assert (again.before, again.after, again.loss, again.seconds) == (adapted.before, adapted.after, adapted.loss, 0)
     other = config.model_copy(update={"seed": 1})
-    with pytest.raises(ConfigError, match="something else"):
-        adapt(other, CONCEPTS, adapted.checkpoint, device="cpu", progress=refuse)
+    written_otherwise = config.model_copy(
+        update={"backbone": config.backbone.model_copy(update={"project_prefix": "brief: "})}
+    )
+    for changed in (other, written_otherwise):
+        with pytest.raises(ConfigError, match="something else"):
+            adapt(changed, CONCEPTS, adapted.checkpoint, device="cpu", progress=refuse)
 
 
 def test_the_card_of_a_model_tells_that_its_backbone_was_adapted(
