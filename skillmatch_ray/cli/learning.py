@@ -214,19 +214,20 @@ def align(
     model: Annotated[Path | None, typer.Option("--model", "-m", help="Model directory.")] = None,
     workspace: Annotated[Path | None, typer.Option("--workspace", "-w", help="Take its active release.")] = None,
     documents: Annotated[int, typer.Option(min=2, help="Freelancers, each written in five languages.")] = 100,
+    projects: Annotated[int, typer.Option(min=1, help="Projects, each asked in all five pools.")] = 100,
     taxonomy: Annotated[Path | None, typer.Option(help="Directory of another taxonomy in Parquet.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Other than that of the training data.")] = 1000,
     config: ConfigOption = None,
     overrides: SetOption = None,
     report: ReportOption = None,
 ) -> None:
-    """Rank of the same document translated, before and after training, for each pair of languages."""
+    """Rank of the same document translated, and MAP in the same pool of another language, before and after training."""
     from skillmatch_ray.evaluation import alignment
     from skillmatch_ray.stages import model_of
 
     if (model is None) == (workspace is None):
         raise ConfigError("give either --model DIR or --workspace DIR (its active release)")
     resolved = settings(config, overrides, workspace=workspace)
-    found = alignment.align(model or model_of(resolved), documents, seed, taxonomy)
+    found = alignment.align(model or model_of(resolved), documents, projects, seed, taxonomy)
     console().print(found.render())
     finish(report, found.as_dict())

@@ -1,31 +1,30 @@
-"""Language alignment: where a document's own translation stands among all documents of the other language.
+"""Language alignment: where a document's own translation stands, and what a foreign language costs a project.
 
 The sample generator writes the same freelancer (same skills, same assignments, same asides) in each language, in
 that language's own words. The untrained towers of the same model stand beside the trained ones.
 
-Shapes: N documents, D dimensions.
+Shapes: N documents, P projects, D dimensions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Group
 from rich.table import Table
 
 from skillmatch_ray.backbone.encoder import Backbone
-from skillmatch_ray.config import BackboneSettings, SampleSettings
-from skillmatch_ray.documents import Freelancer
+from skillmatch_ray.config import BackboneSettings
+from skillmatch_ray.documents import Document, DocumentKind
 from skillmatch_ray.errors import ConfigError
+from skillmatch_ray.evaluation.language_gap import LanguageGap, TranslatedPool, gap_table, language_gap, translated_pool
 from skillmatch_ray.model.matcher import Matcher, Vectors, load_matcher, read_model_config
-from skillmatch_ray.sample.generator import Recipe
-from skillmatch_ray.sample.taxonomy import LANGUAGES
-from skillmatch_ray.sample.texts import freelancer_row
 
 BEFORE: Final = "before"
 AFTER: Final = "after"
@@ -53,12 +52,16 @@ class AlignmentReport:
         seed: that made them.
         taxonomy: whose words they use.
         pairs: "before" and "after" -> "en-fr" -> figures.
+        projects: P that were asked in each of these pools.
+        gaps: "before" and "after" -> what another language than the project's costs.
     """
 
     documents: int
     seed: int
     taxonomy: str
     pairs: Mapping[str, Mapping[str, PairAlignment]]
+    projects: int
+    gaps: Mapping[str, LanguageGap]
 
     def mean(self, system: str) -> PairAlignment:
         """Mean over pairs."""
@@ -72,10 +75,16 @@ class AlignmentReport:
             "taxonomy": self.taxonomy,
             "mean": {system: vars(self.mean(system)) for system in self.pairs},
             "pairs": {system: {k: vars(v) for k, v in found.items()} for system, found in self.pairs.items()},
+            "projects": self.projects,
+            "gaps": {system: found.as_dict() for system, found in self.gaps.items()},
         }
 
-    def render(self) -> Table:
-        """A row for each pair."""
+    def render(self) -> Group:
+        """A row for each pair of languages; below, MAP in one's own language and in others."""
+        title = f"MAP of {self.projects} projects in the same pool, written in their language and in others"
+        return Group(self._pairs_table(), gap_table(self.gaps, title))
+
+    def _pairs_table(self) -> Table:
         where = f"{self.documents} of its language, {self.taxonomy}, seed {self.seed}"
         title = f"rank of a document's translation among {where}"
         table = Table(title=title, title_justify="left")
@@ -93,30 +102,15 @@ def _cells(before: PairAlignment, after: PairAlignment) -> list[str]:
     return ranks + [f"{found.first:.0%}" for found in (before, after)]
 
 
-def translations(documents: int, seed: int, taxonomy: Path | None = None) -> dict[str, list[Freelancer]]:
-    """Language -> the same `documents` freelancers, written in it.
-
-    Raises:
-        TaxonomyError: if the taxonomy cannot be used.
-    """
-    world = Recipe(SampleSettings(freelancers=documents, projects=1, taxonomy=taxonomy), seed).world
-    people = [world.person(i) for i in range(documents)]
-    return {
-        language: [
-            Freelancer.model_validate(freelancer_row(world, replace(person, language=language))) for person in people
-        ]
-        for language in LANGUAGES
-    }
-
-
 def align(
-    model_dir: Path, documents: int, seed: int, taxonomy: Path | None = None, device: str = "auto"
+    model_dir: Path, documents: int, projects: int, seed: int, taxonomy: Path | None = None, device: str = "auto"
 ) -> AlignmentReport:
     """Alignment of a model, beside that of its towers before training.
 
     Args:
         model_dir: of the model.
         documents: freelancers, each written in every language.
+        projects: that are asked in each of these pools.
         seed: that makes them; another one than the training data's, or the model has seen them.
         taxonomy: directory of another taxonomy in Parquet; None: the built-in one.
         device: where to run.
@@ -124,20 +118,43 @@ def align(
     Raises:
         ModelError: if the directory is not a model.
         ConfigError: if there are fewer than two documents.
+        TaxonomyError: if the taxonomy cannot be used.
     """
     if documents < 2:
         raise ConfigError(f"alignment needs 2 documents or more, not {documents}: a single one is always first")
     base = Backbone.load(BackboneSettings(**read_model_config(model_dir)["backbone"]), device)
     trained = load_matcher(model_dir, backbone=base)
-    untrained, written = Matcher.untrained(base, trained.towers.settings), translations(documents, seed, taxonomy)
-    vectors: dict[str, dict[str, Vectors]] = {BEFORE: {}, AFTER: {}}
-    for language, people in written.items():
-        states = untrained.token_states("freelancer", people)
-        vectors[BEFORE][language] = untrained.towers.encode("freelancer", states)
-        own = trained.token_states("freelancer", people) if trained.backbone.tuned else states
-        vectors[AFTER][language] = trained.towers.encode("freelancer", own)
-    pairs = {system: pair_alignments(found) for system, found in vectors.items()}
-    return AlignmentReport(documents, seed, taxonomy.name if taxonomy else "built-in taxonomy", pairs)
+    untrained, pool = (
+        Matcher.untrained(base, trained.towers.settings),
+        translated_pool(documents, projects, seed, taxonomy),
+    )
+    asked = _vectors(untrained, trained, "project", pool.projects)
+    found = {
+        language: _vectors(untrained, trained, "freelancer", people) for language, people in pool.freelancers.items()
+    }
+    vectors = {system: {language: both[system] for language, both in found.items()} for system in (BEFORE, AFTER)}
+    return AlignmentReport(
+        documents,
+        seed,
+        taxonomy.name if taxonomy else "built-in taxonomy",
+        {system: pair_alignments(written) for system, written in vectors.items()},
+        projects,
+        {system: _gap(asked[system], written, pool, seed) for system, written in vectors.items()},
+    )
+
+
+def _vectors(
+    untrained: Matcher, trained: Matcher, kind: DocumentKind, documents: Sequence[Document]
+) -> dict[str, Vectors]:
+    """(N, D) before and after training; token states are computed once where the backbone stayed as it was."""
+    states = untrained.token_states(kind, documents)
+    own = trained.token_states(kind, documents) if trained.backbone.tuned else states
+    return {BEFORE: untrained.towers.encode(kind, states), AFTER: trained.towers.encode(kind, own)}
+
+
+def _gap(projects: Vectors, freelancers: Mapping[str, Vectors], pool: TranslatedPool, seed: int) -> LanguageGap:
+    languages = [str(project.language) for project in pool.projects]
+    return language_gap(projects, freelancers, languages, pool.relevant, seed)
 
 
 def pair_alignments(vectors: Mapping[str, Vectors]) -> dict[str, PairAlignment]:

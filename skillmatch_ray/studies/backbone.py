@@ -11,7 +11,8 @@ from typing import Final, TypeVar
 import numpy as np
 
 from skillmatch_ray.config import Config
-from skillmatch_ray.evaluation.alignment import pair_alignments, translations
+from skillmatch_ray.evaluation.alignment import pair_alignments
+from skillmatch_ray.evaluation.language_gap import translated_pool
 from skillmatch_ray.evaluation.ranking import Judged
 from skillmatch_ray.studies.material import Material
 from skillmatch_ray.studies.measure import Encoder, Ranked, encoder_of, material_of, rank
@@ -88,7 +89,7 @@ def measure(study: Study, variant: Variant, config: Config, seed: int, places: P
 
 def alignment(encoder: Encoder) -> dict[str, float]:
     """Mean rank of a freelancer's translation among all of its language, for each pair of languages."""
-    written = translations(TRANSLATED, TRANSLATION_SEED)
+    written = translated_pool(TRANSLATED, 1, TRANSLATION_SEED).freelancers
     found = pair_alignments({language: encoder("freelancer", people) for language, people in written.items()})
     return {ALIGNMENT + pair: values.mean_rank for pair, values in found.items()}
 

@@ -8,7 +8,8 @@ import torch
 
 from skillmatch_ray.config import ModelSettings
 from skillmatch_ray.errors import ConfigError
-from skillmatch_ray.evaluation.alignment import align, pair_alignments, translation_ranks, translations
+from skillmatch_ray.evaluation.alignment import align, pair_alignments, translation_ranks
+from skillmatch_ray.evaluation.language_gap import language_gap, translated_pool
 from skillmatch_ray.model.matcher import Matcher
 from skillmatch_ray.sample.taxonomy import LANGUAGES, builtin_taxonomy
 
@@ -25,7 +26,7 @@ def test_ranks_by_hand():
 
 def test_a_document_and_its_translations_say_the_same():
     """Same person, same number of assignments, and skills that are the same ids under labels of each language."""
-    written = translations(30, seed=5)
+    written = translated_pool(30, 1, seed=5).freelancers
     assert set(written) == set(LANGUAGES)
     names: dict[str, dict[str, set[str]]] = {language: {} for language in LANGUAGES}
     for skill, labels in builtin_taxonomy().skills.items():
@@ -51,10 +52,25 @@ def test_alignment_of_a_model_stands_beside_its_untrained_towers(tiny_backbone, 
         matcher.towers.freelancer.projection.weight.zero_()
         matcher.towers.freelancer.projection.weight[0, 0] = 1.0
     matcher.save(tmp_path / "model")
-    report = align(tmp_path / "model", documents=12, seed=3)
+    report = align(tmp_path / "model", documents=12, projects=9, seed=3)
     assert set(report.pairs["before"]) == {f"{a}-{b}" for a in LANGUAGES for b in LANGUAGES if a != b}
     assert report.mean("after").mean_rank > report.mean("before").mean_rank, "one number says less than 32"
     assert 1 <= report.mean("before").mean_rank <= 12
     assert report.as_dict()["mean"]["before"]["mean_rank"] == report.mean("before").mean_rank
+    assert set(report.gaps) == {"before", "after"}
+    pool = translated_pool(12, 9, seed=3)
+    for system, towers in (
+        ("before", Matcher.untrained(tiny_backbone, ModelSettings(layers=1, heads=4))),
+        ("after", matcher),
+    ):
+        people = {language: towers.encode_freelancers(them) for language, them in pool.freelancers.items()}
+        languages = [project.language for project in pool.projects]
+        assert report.gaps[system] == language_gap(
+            towers.encode_projects(pool.projects), people, languages, pool.relevant, 3
+        )
+    assert report.gaps["before"] != report.gaps["after"]
+    told = report.as_dict()["gaps"]["before"]
+    assert told["gap"] == pytest.approx(told["own"] - told["other"], abs=2e-4)
+    assert told["interval"][0] <= told["gap"] <= told["interval"][1]
     with pytest.raises(ConfigError, match="2 documents or more"):
-        align(tmp_path / "model", documents=1, seed=3)
+        align(tmp_path / "model", documents=1, projects=1, seed=3)

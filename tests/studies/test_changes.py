@@ -12,7 +12,8 @@ from skillmatch_ray.config import changed
 from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.documents import SECTION_TYPES
 from skillmatch_ray.errors import DatasetError
-from skillmatch_ray.evaluation.alignment import pair_alignments, translations
+from skillmatch_ray.evaluation.alignment import pair_alignments
+from skillmatch_ray.evaluation.language_gap import translated_pool
 from skillmatch_ray.evaluation.truth import RELEVANT_GRADE
 from skillmatch_ray.model.matcher import load_matcher
 from skillmatch_ray.studies.backbone import FewDocuments, alignment, spread
@@ -131,7 +132,8 @@ def test_the_backbones_study_looks_for_translations_with_the_variants_own_encode
     variant = Variant("m", "m", towers="model")
     found = alignment(encoder_of(variant, tiny_config, tiny_material, tiny_places))
     matcher = load_matcher(tiny_places.model, backbone=tiny_backbone)
-    vectors = {language: matcher.encode_freelancers(people) for language, people in translations(6, 1000).items()}
+    written = translated_pool(6, 1, 1000).freelancers
+    vectors = {language: matcher.encode_freelancers(people) for language, people in written.items()}
     expected = pair_alignments(vectors)
     assert {pair.removeprefix("translation rank ") for pair in found} == set(expected)
     assert len({*found.values()}) > 1
