@@ -180,6 +180,8 @@ class Adaptation:
         self.state_file = directory / STATE_FILE
         layers = self.settings.layers or int(read_json(base.checkpoint / "config.json")["num_hidden_layers"])
         self.model = TrainableBackbone(base.checkpoint, layers, PADDED_TOKENS[base.device.type]).to(base.device)
+        if base.device.type == "cpu":  # the gradient of fused attention takes a third of a step over such short texts
+            self.model.model.set_attn_implementation("eager")
         self.weights = self.model.trained()
         self.loss = InfoNCE(self.settings.temperature)
         self.schedule = TrainingSettings(steps=self.settings.steps, learning_rate=self.settings.learning_rate)
