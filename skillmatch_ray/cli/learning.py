@@ -18,7 +18,7 @@ from skillmatch_ray.cli.options import (
     lasting,
     settings,
 )
-from skillmatch_ray.console import console
+from skillmatch_ray.console import console, progress_bar
 from skillmatch_ray.errors import ConfigError
 from skillmatch_ray.files import locate
 
@@ -228,6 +228,8 @@ def align(
     if (model is None) == (workspace is None):
         raise ConfigError("give either --model DIR or --workspace DIR (its active release)")
     resolved = settings(config, overrides, workspace=workspace)
-    found = alignment.align(model or model_of(resolved), documents, projects, seed, taxonomy)
+    directory = model or model_of(resolved)
+    with progress_bar("aligning") as advance:
+        found = alignment.align(directory, documents, projects, seed, taxonomy=taxonomy, progress=advance)
     console().print(found.render())
     finish(report, found.as_dict())

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from skillmatch_ray.backbone.encoder import Backbone
 from skillmatch_ray.config import BackboneSettings
+from skillmatch_ray.console import Advance
 from skillmatch_ray.documents import Document, DocumentKind
 from skillmatch_ray.errors import ConfigError
 from skillmatch_ray.evaluation.language_gap import LanguageGap, TranslatedPool, gap_table, language_gap, translated_pool
@@ -103,7 +104,14 @@ def _cells(before: PairAlignment, after: PairAlignment) -> list[str]:
 
 
 def align(
-    model_dir: Path, documents: int, projects: int, seed: int, taxonomy: Path | None = None, device: str = "auto"
+    model_dir: Path,
+    documents: int,
+    projects: int,
+    seed: int,
+    *,
+    taxonomy: Path | None = None,
+    device: str = "auto",
+    progress: Advance = lambda *_: None,
 ) -> AlignmentReport:
     """Alignment of a model, beside that of its towers before training.
 
@@ -114,6 +122,7 @@ def align(
         seed: that makes them; another one than the training data's, or the model has seen them.
         taxonomy: directory of another taxonomy in Parquet; None: the built-in one.
         device: where to run.
+        progress: called with (languages encoded, languages, note).
 
     Raises:
         ModelError: if the directory is not a model.
@@ -124,14 +133,12 @@ def align(
         raise ConfigError(f"alignment needs 2 documents or more, not {documents}: a single one is always first")
     base = Backbone.load(BackboneSettings(**read_model_config(model_dir)["backbone"]), device)
     trained = load_matcher(model_dir, backbone=base)
-    untrained, pool = (
-        Matcher.untrained(base, trained.towers.settings),
-        translated_pool(documents, projects, seed, taxonomy),
-    )
-    asked = _vectors(untrained, trained, "project", pool.projects)
-    found = {
-        language: _vectors(untrained, trained, "freelancer", people) for language, people in pool.freelancers.items()
-    }
+    untrained = Matcher.untrained(base, trained.towers.settings)
+    pool = translated_pool(documents, projects, seed, taxonomy)
+    asked, found = _vectors(untrained, trained, "project", pool.projects), {}
+    for done, (language, people) in enumerate(pool.freelancers.items(), 1):
+        found[language] = _vectors(untrained, trained, "freelancer", people)
+        progress(done, len(pool.freelancers), f"freelancers in {language} encoded")
     vectors = {system: {language: both[system] for language, both in found.items()} for system in (BEFORE, AFTER)}
     return AlignmentReport(
         documents,
