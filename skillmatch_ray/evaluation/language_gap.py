@@ -22,6 +22,7 @@ from skillmatch_ray.config import SampleSettings
 from skillmatch_ray.documents import Freelancer, Project
 from skillmatch_ray.evaluation.bootstrap import Values, interval
 from skillmatch_ray.evaluation.metrics import average_precision
+from skillmatch_ray.evaluation.ranking import Judged, dense_scorer, rank_judged
 from skillmatch_ray.evaluation.truth import RELEVANT_GRADE
 from skillmatch_ray.model.matcher import Vectors
 from skillmatch_ray.sample.generator import Recipe
@@ -128,7 +129,9 @@ def gap_table(gaps: Mapping[str, LanguageGap], title: str) -> Table:
 
 
 def _average_precisions(projects: Vectors, pool: Vectors, relevant: NDArray[np.bool_]) -> Values:
-    """(P,) over the whole pool; of equal scores the earlier freelancer comes first."""
-    order = np.argsort(-(projects @ pool.T), axis=1, kind="stable")
-    places = np.take_along_axis(relevant, order, axis=1)
-    return np.array([average_precision(np.flatnonzero(row) + 1) for row in places])
+    """(P,) over the whole pool."""
+    places = [np.flatnonzero(row) for row in relevant]
+    judged = [Judged(own, np.full(len(own), RELEVANT_GRADE)) for own in places]
+    one_group = np.zeros(len(pool), dtype=np.int64)
+    ranks = rank_judged(dense_scorer(projects, pool), judged, one_group)
+    return np.array([average_precision(found.overall) for found in ranks])

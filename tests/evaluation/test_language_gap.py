@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from skillmatch_ray.config import SampleSettings
+from skillmatch_ray.documents import Freelancer
 from skillmatch_ray.evaluation.language_gap import language_gap, translated_pool
+from skillmatch_ray.evaluation.truth import RELEVANT_GRADE
+from skillmatch_ray.sample.generator import Recipe
 from skillmatch_ray.sample.taxonomy import LANGUAGES, builtin_taxonomy
 
 
@@ -58,3 +62,15 @@ def test_all_pools_hold_the_same_people_who_are_right_for_the_same_projects() ->
         assert asked, "skills are named in the words of the taxonomy"
         right = pool.freelancers["de"][int(np.flatnonzero(row)[0])]
         assert right.language == "de"
+
+
+def test_a_dataset_of_the_same_seed_has_these_people_and_calls_the_same_ones_relevant() -> None:
+    """Each freelancer stands in the dataset in one language: as in the pool of that language."""
+    pool = translated_pool(40, 12, seed=7)
+    recipe = Recipe(SampleSettings(freelancers=40, projects=12, judge="all"), 7)
+    for place, row in enumerate(recipe.freelancer_rows(range(40))):
+        assert pool.freelancers[row["language"]][place] == Freelancer.model_validate(row)
+    graded = {(row["project_id"], row["freelancer_id"]): row["grade"] for row in recipe.judgement_rows(range(40))}
+    for project, relevant in zip(pool.projects, pool.relevant, strict=True):
+        for freelancer, right in zip(pool.freelancers["en"], relevant, strict=True):
+            assert right == (graded.get((project.id, freelancer.id), 0) >= RELEVANT_GRADE)
