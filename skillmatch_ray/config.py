@@ -330,6 +330,11 @@ class Config(Settings):
 
     seed: int = Field(0, ge=0)
     workspace: Path = Path("workspace")
+    glossary: tuple[str, ...] = Field(
+        (),
+        description="what is known to be one thing in several languages: 'builtin', files of JSON Lines, directories "
+        "of taxonomies; kept with the model",
+    )
     dataset: DatasetSettings = DatasetSettings()
     sample: SampleSettings = SampleSettings()
     backbone: BackboneSettings = BackboneSettings()

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
-from skillmatch_ray.documents import Freelancer, Project
+from skillmatch_ray.documents import Document, Freelancer, Project
 from skillmatch_ray.errors import DatasetError
 from skillmatch_ray.files import reachable
 from skillmatch_ray.relations import Interaction, Judgement
@@ -247,6 +247,14 @@ class Dataset:
                 continue
             report.good += 1
             yield row
+
+    def documents(self) -> Iterator[Document]:
+        """All good projects, where there is such a table, then all good freelancers; never held."""
+        if self.has(PROJECTS):
+            projects = self.read(PROJECTS)
+            yield from projects
+        freelancers = self.read(FREELANCERS)
+        yield from freelancers
 
     def freelancers(self) -> list[Freelancer]:
         """All good freelancers, in memory."""

@@ -152,6 +152,8 @@ class Document(_Record):
 
     description: Text = None
     skills: TextList = ()
+    concepts: TextList = ()
+    """Names of what the document is about in one language for all, where that is known; `glossary` finds them."""
     language: Language = None
     job_category: Text = None
     country: Country = None
@@ -215,7 +217,7 @@ class Freelancer(Document):
         return self.freelancer_id
 
     def sections(self) -> list[Section]:
-        """headline, skills, description, soft_skills, then one section for each experience."""
+        """headline, skills, description, soft_skills, one section for each experience, concepts."""
         experiences = (experience.section() for experience in self.experiences)
         return [
             *_text_section("headline", self.headline),
@@ -223,6 +225,7 @@ class Freelancer(Document):
             *_text_section("description", self.description),
             *_skill_section("soft_skills", self.soft_skills),
             *(section for section in experiences if section),
+            *_skill_section("concepts", self.concepts),
         ]
 
 
@@ -244,13 +247,22 @@ class Project(Document):
         return self.project_id
 
     def sections(self) -> list[Section]:
-        """title, skills, description."""
+        """title, skills, description, concepts."""
         return [
             *_text_section("title", self.title),
             *_skill_section("skills", self.skills),
             *_text_section("description", self.description),
+            *_skill_section("concepts", self.concepts),
         ]
 
 
-SECTION_TYPES: tuple[str, ...] = ("title", "headline", "skills", "description", "soft_skills", "experience")
+SECTION_TYPES: tuple[str, ...] = (
+    "title",
+    "headline",
+    "skills",
+    "description",
+    "soft_skills",
+    "experience",
+    "concepts",
+)
 """The built-in section types; a model's configuration may name more."""

@@ -18,6 +18,7 @@ from skillmatch_ray.losses.weighted_sum import build_loss
 from skillmatch_ray.matching import open_engine
 from skillmatch_ray.relations import Relations
 from skillmatch_ray.sample.generator import write_sample
+from skillmatch_ray.sample.vocabulary import read_glossary
 from skillmatch_ray.split import SAMPLE_FILE
 from skillmatch_ray.stages import cache_states, encode_vectors, evaluate_model, index_vectors, train_model
 from skillmatch_ray.validate import validate_dataset
@@ -163,6 +164,8 @@ def can_teach(dataset: Dataset) -> bool:
 def model_directory(config: Config, workspace: Workspace) -> Path:
     """One directory for each set of model and training settings."""
     settings = config.model_dump(mode="json", include={"seed", "backbone", "model", "training"})
+    if config.glossary:
+        settings["glossary"] = read_glossary(config.glossary).fingerprint
     return workspace.models / f"head-{hash_json(settings)[:12]}"
 
 

@@ -17,6 +17,7 @@ from skillmatch_ray.workspace import Workspace, provenance
 if TYPE_CHECKING:
     from skillmatch_ray.evaluation.behaviour import Behaviour
     from skillmatch_ray.evaluation.evaluate import EvaluationReport
+    from skillmatch_ray.glossary import Glossary
     from skillmatch_ray.index.release import Release
     from skillmatch_ray.pipeline.encode import EncodeReport
     from skillmatch_ray.studies.study import Study
@@ -64,6 +65,16 @@ def adapt_backbone(config: Config, concepts: Sequence[Path], out: Path) -> Adapt
     known = vocabulary(concepts)
     with progress_bar("adapting") as advance:
         return adapt(config, known, out, progress=advance)
+
+
+def link_model(config: Config, model_dir: Path, sources: Sequence[str], out: Path, *, share: float = 1.0) -> Glossary:
+    """Write a copy of a model with the glossary of `sources`, or a random share of it; the glossary."""
+    from skillmatch_ray.model.linking import link, some
+    from skillmatch_ray.sample.vocabulary import read_glossary
+
+    glossary = some(read_glossary(sources), share, config.seed)
+    link(model_dir, glossary, out)
+    return glossary
 
 
 def train_model(config: Config, dataset: Dataset, model_dir: Path) -> TrainReport:
@@ -260,6 +271,7 @@ def conduct_study(
         ReleaseError: if the study looks at a finished model and the workspace has none.
         SkillmatchError: with the message of a run.
     """
+    from skillmatch_ray.model.matcher import GLOSSARY_FILE
     from skillmatch_ray.quickstart import make_sample
     from skillmatch_ray.studies.page import conclusions_of, write_page
     from skillmatch_ray.studies.runner import run_study
@@ -269,6 +281,8 @@ def conduct_study(
     sample = Dataset(workspace.dataset) if (workspace.dataset / SAMPLE_FILE).is_file() else None
     dataset = Dataset(dataset_dir) if dataset_dir else sample or make_sample(config, workspace)
     model = model_of(config).resolve() if study.needs_model else None
+    if model and (model / GLOSSARY_FILE).is_file():
+        config = config.model_copy(update={"glossary": (str(model / GLOSSARY_FILE),)})
     cache_states(config, dataset)
     out = (out or workspace.runs / "studies" / study.name).resolve()
     places = Places(dataset.root.resolve(), workspace.token_states.resolve(), model, out)

@@ -29,6 +29,7 @@ def test_the_sections_of_a_whole_freelancer():
             {"skills": ["dbt"]},
             {"title": " "},
         ],
+        concepts=["structured queries", None],
     ).sections()
     assert found == [
         Section("headline", "Data engineer"),
@@ -37,6 +38,7 @@ def test_the_sections_of_a_whole_freelancer():
         Section("soft_skills", "calm", ("calm",)),
         Section("experience", "Lead. Built it. Kafka, Go", ("Kafka", "Go")),
         Section("experience", "dbt", ("dbt",)),
+        Section("concepts", "structured queries", ("structured queries",)),
     ]
     assert {section.type for section in found} <= set(SECTION_TYPES)
 
@@ -44,6 +46,8 @@ def test_the_sections_of_a_whole_freelancer():
 def test_the_sections_of_a_project():
     project = Project(project_id="p1", title="Need SQL", skills=("SQL",), description=None)
     assert [(s.type, s.text) for s in project.sections()] == [("title", "Need SQL"), ("skills", "SQL")]
+    told = project.model_copy(update={"concepts": ("a", "b")})
+    assert told.sections() == [*project.sections(), Section("concepts", "a, b", ("a", "b"))]
     assert (project.id, project.kind) == ("p1", "project")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -74,6 +74,48 @@ def train(
     done = train_model(resolved, Dataset(dataset), model)
     console().print(f"wrote {done.model} ({done.steps} steps, validation MAP {done.validation_map})")
     finish(report, asdict(done))
+
+
+@app.command(
+    rich_help_panel="Model",
+    epilog="Example: skillmatch link --model models/mine --glossary names.jsonl --glossary builtin --out models/linked",
+)
+def link(
+    *,
+    model: Annotated[Path | None, typer.Option("--model", "-m", help="Model directory.")] = None,
+    workspace: Annotated[Path | None, typer.Option("--workspace", "-w", help="Take its active release.")] = None,
+    glossary: Annotated[
+        list[str],
+        typer.Option(help="Names by language: JSON Lines, a taxonomy's directory, or 'builtin'; may be repeated."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Model directory to write.", callback=lasting)],
+    share: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Keep a random share of the concepts, to see what gaps cost.")
+    ] = 1.0,
+    dataset: Annotated[
+        Path | None, typer.Option("--dataset", "-d", metavar="DIR", help="Tell how many of its skills are known.")
+    ] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+) -> None:
+    """Give a trained model another glossary, without training; then `reindex --model` it."""
+    from skillmatch_ray.dataset import Dataset
+    from skillmatch_ray.model.linking import Coverage
+    from skillmatch_ray.stages import link_model, model_of
+
+    if (model is None) == (workspace is None):
+        raise ConfigError("give either --model DIR or --workspace DIR (its active release)")
+    resolved = settings(config, overrides, workspace=workspace)
+    found = link_model(resolved, model or model_of(resolved), glossary, out, share=share)
+    names = ", ".join(f"{language} {count:,}" for language, count in found.languages().items())
+    console().print(f"wrote {out}: {len(found.concepts):,} concepts, names: {names}", soft_wrap=True)
+    done: dict[str, Any] = {"model": out, "concepts": len(found.concepts), "names": found.languages()}
+    if dataset:
+        coverage = Coverage.of(found, Dataset(locate(dataset)).documents())
+        console().print(coverage.render())
+        done["coverage"] = coverage.as_dict()
+    finish(report, done)
 
 
 @app.command(rich_help_panel="Model", epilog="Example: skillmatch mine --dataset data --model models/mine --out mined")

@@ -133,7 +133,7 @@ def align(
         raise ConfigError(f"alignment needs 2 documents or more, not {documents}: a single one is always first")
     base = Backbone.load(BackboneSettings(**read_model_config(model_dir)["backbone"]), device)
     trained = load_matcher(model_dir, backbone=base)
-    untrained = Matcher.untrained(base, trained.towers.settings)
+    untrained = Matcher.untrained(base, trained.towers.settings, trained.glossary)
     pool = translated_pool(documents, projects, seed, taxonomy)
     asked, found = _vectors(untrained, trained, "project", pool.projects), {}
     for done, (language, people) in enumerate(pool.freelancers.items(), 1):

@@ -18,6 +18,7 @@ import numpy as np
 from skillmatch_ray.backbone.encoder import Backbone
 from skillmatch_ray.backbone.store import TokenStateStore, section_states
 from skillmatch_ray.documents import Document, DocumentKind
+from skillmatch_ray.glossary import NO_GLOSSARY, Glossary
 from skillmatch_ray.model.batch import EncodedDocument
 from skillmatch_ray.model.matcher import Towers, Vectors, section_prefix
 
@@ -43,11 +44,13 @@ class TowerEncoder:
         backbone: the one that all towers stand on.
         towers: by name.
         store: token states that need not be computed.
+        glossary: of all towers.
     """
 
     backbone: Backbone
     towers: Mapping[str, Towers]
     store: TokenStateStore | None = None
+    glossary: Glossary = NO_GLOSSARY
 
     @property
     def names(self) -> Sequence[str]:
@@ -57,7 +60,7 @@ class TowerEncoder:
     def encode(self, kind: DocumentKind, documents: Sequence[Document]) -> dict[str, Vectors]:
         """The backbone reads each section once, whatever the number of towers."""
         prefix = section_prefix(kind, self.backbone.settings)
-        sections = [document.sections() for document in documents]
+        sections = [self.glossary.read(document).sections() for document in documents]
         read = {name for towers in self.towers.values() for name in towers.settings.section_types}
         texts = list(dict.fromkeys(prefix + s.text for document in sections for s in document if s.type in read))
         states = dict(zip(texts, section_states(self.backbone, texts, self.store), strict=True))

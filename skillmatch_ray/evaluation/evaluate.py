@@ -27,6 +27,7 @@ from skillmatch_ray.evaluation.short_queries import ShortQueries
 from skillmatch_ray.evaluation.summary import MODEL, Figures, figures_of, query_values, summarise
 from skillmatch_ray.evaluation.task import Pool, Task, read_task
 from skillmatch_ray.evaluation.truth import RELEVANT_GRADE
+from skillmatch_ray.glossary import NO_GLOSSARY, Glossary
 from skillmatch_ray.model.matcher import Towers, Vectors, load_matcher, read_model_config
 
 Advance = Callable[[float, float, str], None]
@@ -161,11 +162,21 @@ def evaluate_directory(
     backbone = Backbone.load(settings)
     matcher = load_matcher(model_dir, backbone=backbone) if model_dir else None
     # A model with fine-tuned layers of the backbone reads its own token states, not those of the floors.
-    tuned = [TowerEncoder(matcher.backbone, {MODEL: matcher.towers})] if matcher and matcher.backbone.tuned else []
+    glossary = matcher.glossary if matcher else NO_GLOSSARY
+    own = matcher.backbone if matcher and matcher.backbone.tuned else None
+    tuned = [TowerEncoder(own, {MODEL: matcher.towers}, glossary=glossary)] if matcher and own else []
     towers = {MODEL: matcher.towers} if matcher and not tuned else {}
     store = open_if_of(config.workspace / "token_states", backbone)
     return evaluate(
-        dataset, backbone, towers, seed=config.seed, store=store, peers=peers, more=tuned, progress=progress
+        dataset,
+        backbone,
+        towers,
+        seed=config.seed,
+        store=store,
+        glossary=glossary,
+        peers=peers,
+        more=tuned,
+        progress=progress,
     )
 
 
@@ -183,6 +194,7 @@ def evaluate(
     *,
     seed: int = 0,
     store: TokenStateStore | None = None,
+    glossary: Glossary = NO_GLOSSARY,
     peers: Sequence[str] = (),
     more: Sequence[TowerEncoder] = (),
     progress: Advance = lambda *_: None,
@@ -198,6 +210,7 @@ def evaluate(
         towers: "model" and, under other names, peers on the same backbone.
         seed: of the random floor and of resampling.
         store: token states to use where it has them.
+        glossary: of the towers; the floors are told the same concepts, so that none is ahead by what it may read.
         peers: model directories of ours, hub names or paths of sentence-transformers models.
         more: towers on other backbones.
         progress: called with (documents done, documents, note).
@@ -207,12 +220,12 @@ def evaluate(
         ModelError: if a peer cannot be loaded.
     """
     floors = {name: Towers(s, backbone.dim).to(backbone.device).eval() for name, s in POOLING_FLOORS.items()}
-    encoders = with_peers(TowerEncoder(backbone, {**towers, **floors}, store), peers) + list(more)
+    encoders = with_peers(TowerEncoder(backbone, {**towers, **floors}, store, glossary), peers) + list(more)
     task = read_task(dataset)
     short = ShortQueries.of(task.projects)
     asked = [*task.projects, *short.projects]
     judged = [*task.judged, *(task.judged[q] for q in short.rows)]
-    with _encoded(asked, task.pool, encoders, progress) as (queries, corpus, bm25):
+    with _encoded(asked, task.pool, encoders, glossary, progress) as (queries, corpus, bm25):
         scorers = {name: dense_scorer(queries[name], corpus[name]) for name in queries}
         scorers["random"] = random_scorer(len(asked), task.pool.size, seed)
         scorers["bm25"] = bm25
@@ -242,11 +255,11 @@ def _maps(figures: Figures) -> dict[str, Values]:
 
 @contextmanager
 def _encoded(
-    projects: Sequence[Project], pool: Pool, encoders: Sequence[Encoder], progress: Advance
+    projects: Sequence[Project], pool: Pool, encoders: Sequence[Encoder], glossary: Glossary, progress: Advance
 ) -> Iterator[tuple[dict[str, Vectors], dict[str, Vectors], Scorer]]:
     """Vectors of projects and pool under every encoder, and BM25 over the same documents."""
     total, done = len(projects) + pool.size, 0
-    bm25 = Bm25(projects)
+    bm25 = Bm25([glossary.read(project) for project in projects])
 
     def advance(block: Sequence[Document]) -> None:
         nonlocal done
@@ -254,7 +267,7 @@ def _encoded(
         progress(done, total, "documents encoded")
 
     def count(block: Sequence[Document]) -> None:
-        bm25.add(block)
+        bm25.add(glossary.read(document) for document in block)
         advance(block)
 
     queries = encode_all(encoders, "project", projects, advance)

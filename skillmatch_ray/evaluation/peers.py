@@ -54,7 +54,7 @@ class SentenceEncoder:
 
 
 def with_peers(main: TowerEncoder, peers: Iterable[str]) -> list[Encoder]:
-    """The main encoder, with the peers that share its backbone, then an encoder for each of the others.
+    """The main encoder, with the peers that share its backbone and glossary, then an encoder for each of the others.
 
     Args:
         main: the model and the floors.
@@ -71,7 +71,7 @@ def with_peers(main: TowerEncoder, peers: Iterable[str]) -> list[Encoder]:
             raise ConfigError(f"--peer {name}: this name is taken by another system; name each peer once")
         if _is_ours(Path(name)):
             own = _tower_encoder(name, main)
-            if own.backbone is main.backbone:
+            if own.backbone is main.backbone and own.glossary == main.glossary:
                 main = replace(main, towers={**main.towers, **own.towers})
             else:
                 others.append(own)
@@ -93,7 +93,7 @@ def _tower_encoder(name: str, main: TowerEncoder) -> TowerEncoder:
     )
     backbone = main.backbone if shared else Backbone.load(settings)
     matcher = load_matcher(name, backbone=backbone)
-    return TowerEncoder(matcher.backbone, {name: matcher.towers}, main.store if shared else None)
+    return TowerEncoder(matcher.backbone, {name: matcher.towers}, main.store if shared else None, matcher.glossary)
 
 
 def _same_prefixes(one: BackboneSettings, other: BackboneSettings) -> bool:

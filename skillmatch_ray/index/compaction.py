@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,9 +16,11 @@ from skillmatch_ray.config import Config
 from skillmatch_ray.dataset import FREELANCERS, Dataset
 from skillmatch_ray.errors import LockedError
 from skillmatch_ray.files import atomic_file, reachable, read_json, read_table
+from skillmatch_ray.glossary import NO_GLOSSARY, Glossary
 from skillmatch_ray.index.journal import id_key
 from skillmatch_ray.index.release import Release, ReleaseStore
 from skillmatch_ray.index.replay import LazyEncoder, catch_up
+from skillmatch_ray.model.matcher import glossary_of
 from skillmatch_ray.pipeline.vectors import (
     HEADER_FILE,
     Place,
@@ -27,6 +29,7 @@ from skillmatch_ray.pipeline.vectors import (
     sole_writer,
     write_manifest,
 )
+from skillmatch_ray.sample.vocabulary import read_glossary
 from skillmatch_ray.workspace import Workspace
 
 
@@ -86,7 +89,8 @@ def compact(config: Config, workspace: Workspace, dataset: Dataset | None = None
         vectors = sum(erase_vectors(place, deleted) for place in _vectors(store))
         sections = 0
         if dataset is not None and deleted and workspace.token_states.is_dir():
-            doomed = _only_theirs(dataset, deleted, config.backbone.freelancer_prefix)
+            read = [NO_GLOSSARY, read_glossary(config.glossary), *_glossaries(store)]
+            doomed = _only_theirs(dataset, deleted, config.backbone.freelancer_prefix, read)
             sections = erase_sections(workspace.token_states, doomed)
         return CompactionReport(store.journal.compact(), vectors, sections, waiting, _holding(store))
 
@@ -159,12 +163,18 @@ def _rewrite(root: Path, part: Path, table: pa.Table, live: dict[VectorKey, tupl
     live.update({key: (Place(name, row), live[key][1]) for row, key in enumerate(keys)})
 
 
-def _only_theirs(dataset: Dataset, deleted: Collection[str], prefix: str) -> set[bytes]:
-    """Keys of the sections that no living freelancer or project of the dataset has."""
+def _glossaries(store: ReleaseStore) -> list[Glossary]:
+    """Those of all models that stand behind a release."""
+    return [glossary_of(model) for model in {Path(release.model_dir) for release in store.all()}]
+
+
+def _only_theirs(dataset: Dataset, deleted: Collection[str], prefix: str, glossaries: Sequence[Glossary]) -> set[bytes]:
+    """Keys of the sections, by any glossary, that no living freelancer or project of the dataset has."""
     doomed: set[bytes] = set()
     living: set[bytes] = set()
     for freelancer in dataset.read(FREELANCERS):
-        keys = {section_key(prefix + section.text) for section in freelancer.sections()}
+        sections = {section for glossary in glossaries for section in glossary.read(freelancer).sections()}
+        keys = {section_key(prefix + section.text) for section in sections}
         (doomed if id_key(freelancer.id) in deleted else living).update(keys)
     return doomed - living
 

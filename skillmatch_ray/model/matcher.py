@@ -19,6 +19,7 @@ from skillmatch_ray.config import BackboneSettings, ModelSettings
 from skillmatch_ray.documents import Document, DocumentKind, Freelancer, Project, Section
 from skillmatch_ray.errors import ConfigError, FingerprintError, ModelError
 from skillmatch_ray.files import atomic_directory, hash_json, read_json, write_json
+from skillmatch_ray.glossary import NO_GLOSSARY, Glossary, concepts_in
 from skillmatch_ray.model.batch import DocumentBatch, EncodedDocument, collate, section_caps
 from skillmatch_ray.model.tower import Pooled, Tower
 
@@ -33,6 +34,9 @@ _EXPLAINED_AT_ONCE = 16
 
 BACKBONE_PREFIX = "backbone."
 """Of the names of fine-tuned backbone weights in model.safetensors."""
+
+GLOSSARY_FILE = "glossary.jsonl"
+"""In the directory of a model that has one."""
 
 FORMAT_VERSION = 2
 
@@ -122,7 +126,7 @@ class Explanation:
         score: cosine of the two document vectors.
         project: one entry for each section; they add up to `score`.
         freelancer: one entry for each section; they add up to `score`.
-        skills: the freelancer's listed skills, highest share first.
+        skills: the freelancer's listed skills and concepts, highest share first.
     """
 
     score: float
@@ -138,15 +142,23 @@ class Matcher:
         backbone: the frozen encoder.
         towers: the trainable part.
         store: token states that need not be computed again.
+        glossary: finds the concepts that documents name.
     """
 
-    def __init__(self, backbone: Backbone, towers: Towers, store: TokenStateStore | None = None) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        towers: Towers,
+        store: TokenStateStore | None = None,
+        glossary: Glossary = NO_GLOSSARY,
+    ) -> None:
         self.backbone = backbone
         self.store = store
+        self.glossary = glossary
         self.towers = towers.to(backbone.device).eval()
 
     @classmethod
-    def untrained(cls, backbone: Backbone, settings: ModelSettings) -> Matcher:
+    def untrained(cls, backbone: Backbone, settings: ModelSettings, glossary: Glossary = NO_GLOSSARY) -> Matcher:
         """A matcher that equals weighted pooling of the backbone's tokens.
 
         Raises:
@@ -154,12 +166,13 @@ class Matcher:
         """
         if len(set(settings.section_types)) < len(settings.section_types):
             raise ConfigError(f"model.section_types names a type twice: {list(settings.section_types)}")
-        return cls(backbone, Towers(settings, backbone.dim))
+        return cls(backbone, Towers(settings, backbone.dim), glossary=glossary)
 
     @property
     def fingerprint(self) -> str:
-        """Names the embedding space: backbone, tokenisation, configuration and weights."""
-        return space_fingerprint(self.backbone.fingerprint, self.backbone.settings, self.towers)
+        """Names the embedding space: backbone, tokenisation, configuration, weights and glossary."""
+        space = space_fingerprint(self.backbone.fingerprint, self.backbone.settings, self.towers)
+        return hash_json([space, self.glossary.fingerprint]) if self.glossary else space
 
     def encode_projects(self, projects: Sequence[Project]) -> Vectors:
         """(n, D) float32 vectors, L2-normalised."""
@@ -175,8 +188,13 @@ class Matcher:
 
     def token_states(self, kind: DocumentKind, documents: Sequence[Document]) -> list[EncodedDocument]:
         """Backbone output of the sections that the model reads, document by document."""
-        types, texts = model_sections(documents, self.backbone.settings, self.towers.settings, kind)
+        types, texts = self.sections(kind, documents)
         return assemble(types, section_states(self.backbone, texts, self.store))
+
+    def sections(self, kind: DocumentKind, documents: Sequence[Document]) -> tuple[list[list[int]], list[str]]:
+        """`model_sections` of documents of one kind, with the concepts that they name."""
+        read = [self.glossary.read(document) for document in documents]
+        return model_sections(read, self.backbone.settings, self.towers.settings, kind)
 
     def prefix(self, kind: DocumentKind) -> str:
         """What E5 wants before a text of this kind."""
@@ -191,6 +209,7 @@ class Matcher:
 
     def explain_many(self, project: Project, freelancers: Sequence[Freelancer]) -> list[Explanation]:
         """`explain` for several freelancers: the project is encoded once, the freelancers together."""
+        project, freelancers = self.glossary.read(project), [self.glossary.read(one) for one in freelancers]
         asked = self._pool("project", [project])
         explanations = []
         for start in range(0, len(freelancers), _EXPLAINED_AT_ONCE):
@@ -237,7 +256,7 @@ class Matcher:
     def _skill_shares(self, freelancer: Freelancer, tokens: NDArray[np.float32]) -> list[Contribution]:
         shares: dict[str, Contribution] = {}
         for i, section, start, end in self._section_bounds("freelancer", freelancer):
-            if section.type not in ("skills", "experience"):
+            if section.type not in ("skills", "experience", "concepts"):
                 continue
             for label, score in self._label_scores(section, tokens[start:end]):
                 known = shares.get(label.casefold())
@@ -267,6 +286,8 @@ class Matcher:
             weights = {k: v.contiguous().cpu() for k, v in (unshared_state(self.towers) | tuned).items()}
             save_file(weights, temporary / "model.safetensors")
             write_json(temporary / "config.json", self.describe())
+            if self.glossary:
+                self.glossary.save(temporary / GLOSSARY_FILE)
             for name, value in (extra or {}).items():
                 if name.endswith(".json"):
                     write_json(temporary / name, value)
@@ -313,7 +334,17 @@ def load_matcher(
         backbone, store_dir = (backbone.with_tuned(tuned), None) if tuned else (backbone, store_dir)
     towers = load_towers(path, backbone.fingerprint)
     store = TokenStateStore(store_dir, backbone.fingerprint, backbone.dim) if store_dir else None
-    return Matcher(backbone, towers, store)
+    return Matcher(backbone, towers, store, glossary_of(path))
+
+
+def glossary_of(path: Path) -> Glossary:
+    """The glossary in a model directory; one without concepts where there is none.
+
+    Raises:
+        ConfigError: if the file there cannot be read.
+    """
+    file = path / GLOSSARY_FILE
+    return Glossary(tuple(concepts_in(file))) if file.is_file() else NO_GLOSSARY
 
 
 def _tuned_backbone(path: Path) -> dict[str, Tensor]:

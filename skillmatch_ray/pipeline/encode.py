@@ -200,15 +200,9 @@ class DocumentEncoder:
     def prepare(self, path: Path) -> _Prepared:
         """Read a spooled block and tokenise what no store has."""
         started = time.perf_counter()
-        rows = read_table(path).to_pylist()
-        prefix, towers, store = self.matcher.prefix("freelancer"), self.matcher.towers, self.matcher.store
-        types, texts = [], []
-        for row in rows:
-            sections = Freelancer.model_validate_json(row["document"]).sections()
-            typed = zip(towers.section_type_ids(sections), sections, strict=True)
-            kept = [(type_id, section.text) for type_id, section in typed if type_id is not None]
-            types.append([type_id for type_id, _ in kept])
-            texts += [prefix + text for _, text in kept]
+        rows, store = read_table(path).to_pylist(), self.matcher.store
+        people = [Freelancer.model_validate_json(row["document"]) for row in rows]
+        types, texts = self.matcher.sections("freelancer", people)
         computed = [i for i, text in enumerate(texts) if store is None or text not in store]
         read = time.perf_counter()
         tokens = self.matcher.backbone.tokenize([texts[i] for i in computed])

@@ -15,12 +15,13 @@ from skillmatch_ray.backbone.encoder import Backbone, token_space_fingerprint
 from skillmatch_ray.backbone.resolve import resolve_backbone
 from skillmatch_ray.backbone.store import BYTES_PER_VALUE, TokenStateStore, section_key
 from skillmatch_ray.config import BackboneSettings, Config
-from skillmatch_ray.dataset import FREELANCERS, PROJECTS, Dataset
-from skillmatch_ray.documents import Document
+from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.files import owner_lock, read_json, read_table
+from skillmatch_ray.glossary import NO_GLOSSARY, Glossary
 from skillmatch_ray.model.matcher import section_prefix
 from skillmatch_ray.pipeline.session import actor_pool, encode_pool
 from skillmatch_ray.pipeline.spool import Spool, spool_in
+from skillmatch_ray.sample.vocabulary import read_glossary
 
 Advance = Callable[[float, float, str], None]
 
@@ -87,7 +88,7 @@ def cache_token_states(
 
     Args:
         dataset: its projects (where it has any) and freelancers.
-        config: backbone, encode and ray settings.
+        config: backbone, glossary, encode and ray settings.
         store_dir: the store's directory.
         progress: called with (sections done, sections to do, note); first with 0 done and the size to come.
 
@@ -102,7 +103,8 @@ def cache_token_states(
     done, tokens, seconds = 0, 0, 0.0
     with owner_lock(store_dir / ".lock", "caching token states"), spool_in(store_dir, SECTIONS_PER_PART) as spool:
         store.refresh()
-        sections, estimate = _spool_missing(dataset, config.backbone, store, spool)
+        texts = section_texts(dataset, config.backbone, read_glossary(config.glossary))
+        sections, estimate = _spool_missing(texts, config.backbone, store, spool)
         size = estimate * dim * BYTES_PER_VALUE
         progress(
             0, spool.rows, f"{spool.rows:,} sections, about {estimate:,} tokens and {size / 2**20:,.0f} MB to come"
@@ -114,7 +116,7 @@ def cache_token_states(
 
 
 def _spool_missing(
-    dataset: Dataset, settings: BackboneSettings, store: TokenStateStore, spool: Spool
+    texts: Iterable[str], settings: BackboneSettings, store: TokenStateStore, spool: Spool
 ) -> tuple[int, int]:
     """(different sections, estimated tokens of those spooled); only keys are held in memory."""
     tokenizer = Tokenizer.from_file(str(resolve_backbone(settings.name) / "tokenizer.json"))
@@ -122,7 +124,7 @@ def _spool_missing(
     tokenizer.enable_truncation(settings.max_section_tokens)
     seen: set[bytes] = set()
     sampled, sample_tokens = 0, 0
-    for text in section_texts(dataset, settings):
+    for text in texts:
         key = section_key(text)
         if key in seen:
             continue
@@ -136,19 +138,11 @@ def _spool_missing(
     return len(seen), round(spool.rows * sample_tokens / max(1, sampled))
 
 
-def section_texts(dataset: Dataset, settings: BackboneSettings) -> Iterator[str]:
+def section_texts(dataset: Dataset, settings: BackboneSettings, glossary: Glossary = NO_GLOSSARY) -> Iterator[str]:
     """Every section text with its prefix, projects first."""
-    if dataset.has(PROJECTS):
-        projects = dataset.read(PROJECTS)
-        yield from _texts(projects, settings)
-    freelancers = dataset.read(FREELANCERS)
-    yield from _texts(freelancers, settings)
-
-
-def _texts(documents: Iterable[Document], settings: BackboneSettings) -> Iterator[str]:
-    for document in documents:
+    for document in dataset.documents():
         prefix = section_prefix(document.kind, settings)
-        yield from (prefix + section.text for section in document.sections())
+        yield from (prefix + section.text for section in glossary.read(document).sections())
 
 
 def _compute(spool: Spool, config: Config, store_dir: Path) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,8 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skillmatch_ray.sample.taxonomy import LANGUAGES, Labels, Occupation, Taxonomy, TaxonomyError, unique
+from skillmatch_ray.glossary import Labels
+from skillmatch_ray.sample.taxonomy import LANGUAGES, Occupation, Taxonomy, TaxonomyError, unique
 
 FILES: Final = ("concepts.parquet", "relations.parquet", "groups.parquet")
 MIN_CORE_SKILLS: Final = 8

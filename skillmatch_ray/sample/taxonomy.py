@@ -6,20 +6,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import yaml
 
 from skillmatch_ray.errors import SkillmatchError
 from skillmatch_ray.files import hash_json
+from skillmatch_ray.glossary import Labels
 
 LANGUAGES: Final = ("en", "fr", "de", "es", "nl")
 """The languages in which every label of a taxonomy is known."""
 
 BUILTIN_DIRECTORY: Final = Path(__file__).parent / "taxonomy"
-
-Labels: TypeAlias = Mapping[str, tuple[str, ...]]
-"""Language -> labels, the usual one first."""
 
 
 class TaxonomyError(SkillmatchError):

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Final
 
-from pydantic import TypeAdapter, ValidationError
-
-from skillmatch_ray.errors import ConfigError
+from skillmatch_ray.glossary import Glossary, Labels, concepts_in
 from skillmatch_ray.sample.parquet_taxonomy import read_taxonomy
-from skillmatch_ray.sample.taxonomy import Labels, Taxonomy, taxonomy_from_yaml
+from skillmatch_ray.sample.taxonomy import Taxonomy, builtin_taxonomy, taxonomy_from_yaml
 
 VOCABULARY_DIRECTORY: Final = Path(__file__).parent / "vocabulary"
 """A file for each domain; a line for each concept, which is in no other file."""
 
-_LINE: Final = TypeAdapter(dict[str, tuple[str, ...]])
+BUILTIN: Final = "builtin"
+"""Among the sources of a glossary: the built-in vocabulary and the built-in taxonomy."""
 
 
 @cache
 def builtin_vocabulary() -> tuple[Labels, ...]:
     """Activities, fields, tools and trades of some fifty domains in English, French, German, Spanish and Dutch."""
-    return tuple(labels for file in sorted(VOCABULARY_DIRECTORY.glob("*.jsonl")) for labels in _concepts_in(file))
+    return tuple(labels for file in sorted(VOCABULARY_DIRECTORY.glob("*.jsonl")) for labels in concepts_in(file))
 
 
 def vocabulary(sources: Iterable[Path] = ()) -> tuple[Labels, ...]:
@@ -47,7 +46,7 @@ def read_concepts(source: Path) -> list[Labels]:
         ConfigError: if the file cannot be read, or a line is of another form.
     """
     if not source.is_dir():
-        found = list(_concepts_in(source))
+        found = list(concepts_in(source))
     else:
         files = sorted(source.glob("*.yaml"))
         found = _concepts_of(taxonomy_from_yaml(files, source.name) if files else read_taxonomy(source))
@@ -55,20 +54,24 @@ def read_concepts(source: Path) -> list[Labels]:
     return [labels for labels in named if len(labels) > 1]
 
 
+def read_glossary(sources: Iterable[str]) -> Glossary:
+    """The concepts of all sources, in their order; none where there are no sources.
+
+    Args:
+        sources: `BUILTIN`, or what `read_concepts` takes.
+
+    Raises:
+        TaxonomyError: if a taxonomy cannot be used.
+        ConfigError: if a file cannot be read, or one of its lines is of another form.
+    """
+    return Glossary(tuple(labels for source in sources for labels in _concepts_from(source)))
+
+
+def _concepts_from(source: str) -> Iterable[Labels]:
+    if source != BUILTIN:
+        return read_concepts(Path(source))
+    return [*builtin_vocabulary(), *_concepts_of(builtin_taxonomy())]
+
+
 def _concepts_of(taxonomy: Taxonomy) -> list[Labels]:
     return [*taxonomy.skills.values(), *(occupation.titles for occupation in taxonomy.occupations)]
-
-
-def _concepts_in(file: Path) -> Iterator[Labels]:
-    try:
-        lines = file.read_bytes().splitlines()
-    except OSError as e:
-        raise ConfigError(f"{file} cannot be read ({e.strerror}): name a file of JSON Lines, or a directory") from e
-    for number, line in enumerate(lines, 1):
-        try:
-            yield _LINE.validate_json(line)
-        except ValidationError as e:
-            raise ConfigError(
-                f"{file}, line {number}: {e.errors()[0]['msg']}; wanted is "
-                '{"en": ["invoice", "bill"], "fr": ["facture"]}'
-            ) from e

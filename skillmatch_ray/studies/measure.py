@@ -29,6 +29,7 @@ from skillmatch_ray.evaluation.summary import query_values
 from skillmatch_ray.evaluation.truth import RELEVANT_GRADE
 from skillmatch_ray.model.batch import EncodedDocument
 from skillmatch_ray.model.matcher import Vectors, load_towers, section_prefix
+from skillmatch_ray.sample.vocabulary import read_glossary
 from skillmatch_ray.studies.material import Material, read_material
 from skillmatch_ray.studies.study import METRICS, Places, Run, Study, Variant
 from skillmatch_ray.training.loop import TrainingModel
@@ -128,15 +129,16 @@ def ranked(variant: Variant, config: Config, seed: int, places: Places, top: int
 
 
 def material_of(variant: Variant, config: Config, seed: int, places: Places) -> Material:
-    """What the variant reads."""
-    material = _read(places.dataset, _reading(config))
-    return variant.change(material, seed) if variant.change else material
+    """What the variant reads; concepts are looked for in what its change has made of the documents."""
+    material, glossary = _read(places.dataset, _reading(config)), read_glossary(config.glossary)
+    changed_material = variant.change(material, seed) if variant.change else material
+    return changed_material.with_all(glossary.read, glossary.read) if glossary else changed_material
 
 
 def _reading(config: Config) -> str:
     """The settings that decide what is read, as JSON."""
     read = config.training.model_dump(mode="json", include={"validation_share", "mined_negatives"})
-    return json.dumps({"training": read})
+    return json.dumps({"training": read, "glossary": config.glossary})
 
 
 @lru_cache(maxsize=2)

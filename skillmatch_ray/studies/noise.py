@@ -19,8 +19,9 @@ import numpy as np
 
 from skillmatch_ray.config import Config
 from skillmatch_ray.documents import Freelancer, Project
+from skillmatch_ray.glossary import Labels
 from skillmatch_ray.sample.phrases import builtin_phrases
-from skillmatch_ray.sample.taxonomy import LANGUAGES, Labels, builtin_taxonomy
+from skillmatch_ray.sample.taxonomy import LANGUAGES, builtin_taxonomy
 from skillmatch_ray.studies.material import Material
 from skillmatch_ray.studies.measure import ranked
 from skillmatch_ray.studies.study import Contrast, Places, Run, Study, Variant

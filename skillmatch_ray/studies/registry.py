@@ -10,6 +10,7 @@ from skillmatch_ray.errors import ConfigError
 from skillmatch_ray.studies import (
     backbone,
     cold_start,
+    glossary,
     label_noise,
     losses,
     noise,
@@ -20,7 +21,7 @@ from skillmatch_ray.studies import (
 )
 from skillmatch_ray.studies.study import Study
 
-_MODULES: Final = (pooling, weak_negatives, losses, sections, noise, cold_start, scale, label_noise, backbone)
+_MODULES: Final = (pooling, weak_negatives, losses, sections, noise, cold_start, scale, label_noise, backbone, glossary)
 STUDIES: Final[Mapping[str, Study]] = {module.STUDY.name: module.STUDY for module in _MODULES}
 
 

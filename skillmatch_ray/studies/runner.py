@@ -12,6 +12,7 @@ from skillmatch_ray.config import Config, changed, merged
 from skillmatch_ray.dataset import TABLES, Dataset
 from skillmatch_ray.files import hash_files, hash_json, owner_lock, read_json, write_json
 from skillmatch_ray.pipeline.session import ensure_ray, threads_for
+from skillmatch_ray.sample.vocabulary import read_glossary
 from skillmatch_ray.studies.measure import train_and_rank
 from skillmatch_ray.studies.study import FULL, SMALL, Places, Run, Study, Variant
 
@@ -88,11 +89,12 @@ def plan(study: Study, config: Config, places: Places, seeds: int) -> list[Job]:
 def settings_of(config: Config) -> dict[str, Any]:
     """The settings that can change a figure; not those of speed or place."""
     speed = {"workers", "cpus_per_worker", "threads_per_worker", "use_gpu"}
-    return config.model_dump(
+    found = config.model_dump(
         mode="json",
         include={"seed": True, "backbone": True, "model": True, "training": True},
         exclude={"training": speed, "backbone": {"token_budget"}},
     )
+    return found | ({"glossary": read_glossary(config.glossary).fingerprint} if config.glossary else {})
 
 
 def run_jobs(jobs: Sequence[Job], progress: Advance = lambda *_: None) -> list[Run]:

@@ -30,8 +30,8 @@ from skillmatch_ray.console import Advance
 from skillmatch_ray.errors import ConfigError
 from skillmatch_ray.evaluation.alignment import PairAlignment, mean_alignment, pair_alignments
 from skillmatch_ray.files import atomic_directory, atomic_file, hash_json, owner_lock, read_json, write_json
+from skillmatch_ray.glossary import Labels
 from skillmatch_ray.losses.infonce import InfoNCE
-from skillmatch_ray.sample.taxonomy import Labels
 from skillmatch_ray.training.loop import learning_rate
 from skillmatch_ray.training.translations import TranslationPairs
 

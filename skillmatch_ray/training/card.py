@@ -43,7 +43,7 @@ def model_card(config: Config, metrics: dict[str, Any]) -> str:
     """Markdown that tells what the model is, from what it was trained, and how to load it."""
     loss = build_loss(config.training.loss)
     citations = ", ".join(f"{name} ({loss.parts[name].citation})" for name in loss.weights)
-    settings = config.model_dump(mode="json", include={"seed", "backbone", "model", "training"})
+    settings = config.model_dump(mode="json", include={"seed", "glossary", "backbone", "model", "training"})
     return _CARD.format(
         short=metrics["fingerprint"][:12],
         backbone=config.backbone.name,

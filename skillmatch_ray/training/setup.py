@@ -20,6 +20,7 @@ from skillmatch_ray.files import read_json
 from skillmatch_ray.losses.weighted_sum import build_loss
 from skillmatch_ray.model.matcher import Towers
 from skillmatch_ray.relations import Relations
+from skillmatch_ray.sample.vocabulary import read_glossary
 from skillmatch_ray.split import Split, split_projects
 from skillmatch_ray.training.loop import Loop, TrainingModel
 from skillmatch_ray.training.negatives import read_negatives
@@ -58,15 +59,17 @@ def read_history(dataset: Dataset, config: Config) -> History:
 
     Raises:
         DatasetError: if a table is missing.
+        ConfigError: if the glossary cannot be read.
     """
-    projects = {project.id: project for project in dataset.projects()}
+    glossary = read_glossary(config.glossary)
+    projects = {project.id: glossary.read(project) for project in dataset.projects()}
     split = split_projects(dataset, projects.values(), config.training.validation_share)
     for project_id in split.test:
         projects.pop(project_id, None)
     interactions = [i for i in dataset.interactions() if i.project_id in projects]
     mined = read_negatives(config.training.mined_negatives) if config.training.mined_negatives else {}
     wanted = {interaction.freelancer_id for interaction in interactions} | {f for own in mined.values() for f in own}
-    freelancers = {f.id: f for f in dataset.read(FREELANCERS) if f.id in wanted}
+    freelancers = {f.id: glossary.read(f) for f in dataset.read(FREELANCERS) if f.id in wanted}
     people, briefs = same_content(freelancers.values()), same_content(projects[p] for p in sorted(split.train))
     relations = Relations.from_interactions(
         i.model_copy(

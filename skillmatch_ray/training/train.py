@@ -19,8 +19,9 @@ from skillmatch_ray.config import Config
 from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.errors import ModelError
 from skillmatch_ray.files import hash_files, hash_json, locate, write_json
-from skillmatch_ray.model.matcher import Matcher, Towers
+from skillmatch_ray.model.matcher import GLOSSARY_FILE, Matcher, Towers
 from skillmatch_ray.pipeline.session import threads_for
+from skillmatch_ray.sample.vocabulary import read_glossary
 from skillmatch_ray.training.card import model_card
 from skillmatch_ray.training.loop import BACKBONE, Loop, StepReport, TrainingModel
 from skillmatch_ray.training.metrics_log import MetricsLog
@@ -75,7 +76,7 @@ def train(
     and data is not repeated. Ray must be running.
 
     Args:
-        config: model and training settings.
+        config: model and training settings, and the glossary, which the model keeps.
         dataset: with projects, freelancers and interactions.
         store_dir: token states of every section of the training documents.
         model_dir: written at the end.
@@ -105,7 +106,8 @@ def training_key(config: Config, dataset: Dataset) -> str:
     data = hash_files([part for kind in _tables() for part in dataset.parts(kind)])
     settings = config.model_dump(mode="json", include={"seed", "backbone", "model", "training"})
     mined = config.training.mined_negatives
-    return hash_json([settings, data, hash_files([existing(mined)]) if mined else None])
+    key = [settings, data, hash_files([existing(mined)]) if mined else None]
+    return hash_json([*key, read_glossary(config.glossary).fingerprint] if config.glossary else key)
 
 
 def _tables() -> tuple[Any, ...]:
@@ -139,7 +141,7 @@ def _fit(config: Config, dataset: Dataset, store_dir: Path, run_dir: Path, key: 
 
     settings = config.training
     payload = {
-        "config": _with_whole_paths(config).model_dump(mode="json"),
+        "config": _with_whole_paths(config, run_dir).model_dump(mode="json"),
         "dataset": str(dataset.root.resolve()),
         "store": str(store_dir.resolve()),
         "metrics": str((run_dir / METRICS_FILE).resolve()),
@@ -168,13 +170,17 @@ def _fit(config: Config, dataset: Dataset, store_dir: Path, run_dir: Path, key: 
     return state
 
 
-def _with_whole_paths(config: Config) -> Config:
-    """The files that training reads, named so that workers find them, who stand in another directory."""
+def _with_whole_paths(config: Config, run_dir: Path) -> Config:
+    """The files that training reads, named so that workers find them, who stand elsewhere."""
     mined, checkpoint = config.training.mined_negatives, Path(config.backbone.name)
     training = {"mined_negatives": existing(mined).resolve()} if mined else {}
     backbone = {"name": str(checkpoint.resolve())} if checkpoint.is_dir() else {}
+    glossary = run_dir.resolve() / GLOSSARY_FILE
+    if config.glossary:
+        read_glossary(config.glossary).save(glossary)
     return config.model_copy(
         update={
+            "glossary": (str(glossary),) if config.glossary else (),
             "training": config.training.model_copy(update=training),
             "backbone": config.backbone.model_copy(update=backbone),
         }
@@ -320,7 +326,8 @@ def _write_model(config: Config, state: dict[str, Any], model_dir: Path, key: st
     towers = Towers(config.model, backbone.dim)
     towers.load_state_dict({n.removeprefix("towers."): v for n, v in best.items() if n.startswith("towers.")})
     tuned = {n.removeprefix(BACKBONE): v for n, v in best.items() if n.startswith(BACKBONE)}
-    matcher = Matcher(backbone.with_tuned(tuned) if tuned else backbone, towers)
+    glossary = read_glossary(config.glossary)
+    matcher = Matcher(backbone.with_tuned(tuned) if tuned else backbone, towers, glossary=glossary)
     figures: dict[str, float] = state["best"]
     metrics = {
         "training_key": key,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skillmatch_ray.config import AdaptationSettings
-from skillmatch_ray.sample.taxonomy import Labels
+from skillmatch_ray.glossary import Labels
 
 MOST_IN_LIST: Final = 3
 """Concepts of one text: a phrase stands alone, or among a few as in a list of skills."""

@@ -14,6 +14,7 @@ from skillmatch_ray.errors import DatasetError
 from skillmatch_ray.evaluation.baselines import FLOORS, POOLING_FLOORS, Bm25, random_scorer, words
 from skillmatch_ray.evaluation.encoders import TowerEncoder, encode_all, encoded_corpus
 from skillmatch_ray.evaluation.evaluate import KEY_METRICS, evaluate
+from skillmatch_ray.glossary import Glossary
 from skillmatch_ray.model.matcher import Matcher, Towers
 
 LANGUAGES = ("en", "fr")
@@ -238,6 +239,32 @@ def test_bm25_finds_shared_words_of_any_script_and_case(dataset):
     assert scores[0].argmax() == 29
     assert np.count_nonzero(scores[0]) == 1
     assert not scores[1].any()
+
+
+def test_floors_are_told_the_concepts_of_the_glossary(dataset, tiny_backbone):
+    """Briefs in French, freelancers in English, no word in common: BM25 is perfect with a glossary only."""
+    french = ("fleur", "gateau", "impot", "violon", "toit")
+    concepts = tuple({"en": (trade,), "fr": (name,)} for trade, name in zip(TRADES, french, strict=True))
+    rows = [
+        {**project(i), "title": "cherche", "skills": [french[i % 5]], "description": None, "language": "fr"}
+        for i in range(20)
+    ]
+    write_table(dataset.root, "projects", rows)
+    people = [{**freelancer(i), "experiences": [], "language": "en"} for i in range(30)]
+    write_table(dataset.root, "freelancers", people)
+    grades = [
+        {"project_id": f"p{i}", "freelancer_id": f"f{j}", "grade": 3}
+        for i in range(10)
+        for j in range(30)
+        if i % 5 == j % 5
+    ]
+    write_table(dataset.root, "qrels", grades)
+    known = evaluate(dataset, tiny_backbone, {}, glossary=Glossary(concepts)).as_dict()["baselines"]
+    unknown = evaluate(dataset, tiny_backbone, {}).as_dict()["baselines"]
+    assert known["bm25"]["map"] == 1
+    assert unknown["bm25"]["map"] < 0.5
+    assert known["e5_sections"]["map"] > unknown["e5_sections"]["map"]
+    assert known["e5_title_skills"] == unknown["e5_title_skills"]
 
 
 def test_bm25_agrees_with_an_independent_library(dataset):

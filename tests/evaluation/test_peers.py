@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from skillmatch_ray.backbone.encoder import Backbone
 from skillmatch_ray.config import BackboneSettings, ModelSettings
 from skillmatch_ray.dataset import Dataset
+from skillmatch_ray.documents import Freelancer
 from skillmatch_ray.errors import ConfigError, ModelError
 from skillmatch_ray.evaluation.encoders import TowerEncoder
 from skillmatch_ray.evaluation.evaluate import evaluate
 from skillmatch_ray.evaluation.peers import with_peers
+from skillmatch_ray.glossary import NO_GLOSSARY, Glossary
 from skillmatch_ray.model.matcher import Matcher
 
 
@@ -65,6 +69,21 @@ def test_our_model_on_another_backbone_brings_its_own(tiny_backbone, tiny_settin
     Matcher.untrained(longer, ModelSettings(layers=0)).save(tmp_path / "other")
     main, other = with_peers(main_encoder(tiny_backbone), [str(tmp_path / "other")])
     assert (list(main.names), list(other.names)) == (["model"], [str(tmp_path / "other")])
+
+
+def test_our_model_with_another_glossary_reads_its_own(tiny_backbone, tmp_path):
+    glossary = Glossary(({"en": ("react",), "fr": ("réagir",)},))
+    settings = ModelSettings(layers=0)
+    Matcher.untrained(tiny_backbone, settings, glossary).save(tmp_path / "other")
+    plain = main_encoder(tiny_backbone)
+    main, other = with_peers(plain, [str(tmp_path / "other")])
+    assert (main.glossary, other.glossary) == (NO_GLOSSARY, glossary)
+    people = [Freelancer(freelancer_id="a", headline="React", language="en")]
+    (found,) = other.encode("freelancer", people).values()
+    expected = Matcher.untrained(tiny_backbone, settings, glossary).encode_freelancers(people)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    shared = with_peers(replace(plain, glossary=glossary), [str(tmp_path / "other")])
+    assert len(shared) == 1
 
 
 def test_peers_are_reported_and_compared(tiny_backbone, tiny_dataset, sentence_model, tmp_path):

@@ -288,17 +288,19 @@ def test_compaction_erases_a_deleted_person(tmp_path: Path) -> None:
     rows[4] = {**rows[4], "headline": "only mine", "skills": ["shared"]}
     rows[5] = {**rows[5], "skills": ["shared"]}
     world = make_world(tmp_path / "w", rows, clustered(60))
-    texts = ["passage: only mine", "passage: shared", "passage: expert 3"]
+    texts = ["passage: only mine", "passage: shared", "passage: expert 3", "passage: their concept"]
     import torch
 
-    states = torch.arange(6 * 4, dtype=torch.float32).reshape(6, 4)
+    (tmp_path / "names.jsonl").write_text('{"en": ["their concept"], "de": ["only mine"]}')
+    config = world.config.model_copy(update={"glossary": (str(tmp_path / "names.jsonl"),)})
+    states = torch.arange(7 * 4, dtype=torch.float32).reshape(7, 4)
     store = TokenStateStore(world.workspace.token_states, "t" * 64, 4)
-    store.add(texts, TokenStates(states, np.array([0, 1, 3, 6])))
+    store.add(texts, TokenStates(states, np.array([0, 1, 3, 6, 7])))
     world.release()
     with Retriever(world.config) as retriever:
         retriever.delete("f000004")
-    report = compact(world.config, world.workspace, world.dataset)
-    assert (report.vectors, report.sections, report.waiting) == (1, 1, ())
+    report = compact(config, world.workspace, world.dataset)
+    assert (report.vectors, report.sections, report.waiting) == (1, 2, ())
     assert report.holding == (active_release(world.workspace).name,)
     assert report.holding[0] in report.render()
     ids = [freelancer for table in read_vectors(world.vectors_dir) for freelancer in table[0].to_pylist()]
@@ -307,9 +309,9 @@ def test_compaction_erases_a_deleted_person(tmp_path: Path) -> None:
         assert b"f000004" not in part.read_bytes()
     assert "f000004" not in ReleaseStore(world.workspace).journal.path.read_text()
     again = TokenStateStore(world.workspace.token_states, "t" * 64, 4)
-    assert [text in again for text in texts] == [False, True, True]
+    assert [text in again for text in texts] == [False, True, True, False]
     np.testing.assert_array_equal(again.get("passage: shared").numpy(), states[1:3].numpy())
-    np.testing.assert_array_equal(again.get("passage: expert 3").numpy(), states[3:].numpy())
+    np.testing.assert_array_equal(again.get("passage: expert 3").numpy(), states[3:6].numpy())
     assert compact(world.config, world.workspace, world.dataset).vectors == 0
     assert world.release().rows == 59  # the dataset still has them; they do not come back
     assert world.release().rows == 59

@@ -17,7 +17,9 @@ from skillmatch_ray.backbone.store import TokenStateStore
 from skillmatch_ray.config import BackboneSettings, Config, ConfigError, EncodeSettings, load_config
 from skillmatch_ray.documents import Freelancer
 from skillmatch_ray.errors import FingerprintError
-from skillmatch_ray.model.matcher import Matcher, load_matcher, section_prefix
+from skillmatch_ray.glossary import Glossary
+from skillmatch_ray.model.linking import link
+from skillmatch_ray.model.matcher import GLOSSARY_FILE, Matcher, load_matcher, section_prefix
 from skillmatch_ray.pipeline.encode import STAGES, BlockEnd, DocumentEncoder, head_vectors, steady_rates
 from skillmatch_ray.pipeline.session import (
     WORKER_BYTES,
@@ -64,6 +66,30 @@ def test_the_encoder_equals_a_plain_loop(tmp_path: Path, model_dir: Path) -> Non
     found = written(tmp_path, matcher.backbone.dim)
     one_by_one = np.concatenate([matcher.encode_freelancers([person]) for person in people])
     np.testing.assert_allclose(np.stack([found[p.id] for p in people]), one_by_one, atol=1e-5)
+
+
+def test_the_encoder_reads_with_the_glossary_of_the_model(tmp_path: Path, model_dir: Path) -> None:
+    people = [Freelancer.model_validate(row) for row in profiles(6)]
+    link(
+        model_dir,
+        Glossary(({"en": ("paint",), "de": ("Farbe",)}, {"en": ("steel",), "de": ("Stahl",)})),
+        tmp_path / "m",
+    )
+    spool = spooled(tmp_path / "spool", people)
+    matcher = load_matcher(tmp_path / "m", "cpu")
+    encoder = DocumentEncoder(tmp_path / "m", tmp_path, None, threads=1, fingerprint=matcher.fingerprint, device="cpu")
+    list(encoder(pa.table({"path": [str(path) for path in spool.blocks]})))
+    found = written(tmp_path, matcher.backbone.dim)
+    stacked = np.stack([found[person.id] for person in people])
+    np.testing.assert_allclose(stacked, matcher.encode_freelancers(people), atol=1e-5)
+    assert np.abs(stacked - load_matcher(model_dir, "cpu").encode_freelancers(people)).max() > 0.01
+
+
+def test_a_model_without_its_glossary_is_noticed(tmp_path: Path, model_dir: Path) -> None:
+    linked = link(model_dir, Glossary(({"en": ("paint",), "de": ("Farbe",)},)), tmp_path / "m")
+    (tmp_path / "m" / GLOSSARY_FILE).unlink()
+    with pytest.raises(FingerprintError, match="tampered"):
+        DocumentEncoder(tmp_path / "m", tmp_path, None, threads=1, fingerprint=linked.fingerprint, device="cpu")
 
 
 def test_in_bfloat16_the_head_stays_near_float32(model_dir: Path, tiny_settings: BackboneSettings) -> None:

@@ -19,6 +19,7 @@ from skillmatch_ray.backbone.store import TokenStateStore
 from skillmatch_ray.config import Config
 from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.errors import ConfigError, DatasetError, FingerprintError
+from skillmatch_ray.glossary import Glossary
 from skillmatch_ray.model.matcher import load_matcher
 from skillmatch_ray.pipeline.encode import QUARANTINE_FILE, STAGES, EncodeReport, encode_freelancers
 from skillmatch_ray.pipeline.session import share_gpus
@@ -188,6 +189,8 @@ def test_cached_token_states_are_complete_and_give_the_same_vectors(
     notes: list[str] = []
     report = cache_token_states(dataset, config, tmp_path / "states", progress=lambda *note: notes.append(note[2]))
     texts = set(section_texts(dataset, config.backbone))
+    glossary = Glossary(({"en": ("gold",), "de": ("React",)},))
+    assert {"passage: gold"} == set(section_texts(dataset, config.backbone, glossary)) - texts
     store = TokenStateStore(tmp_path / "states", tiny_backbone.fingerprint, tiny_backbone.dim)
     assert all(text in store for text in texts)
     assert (report.sections, report.computed, len(store)) == (len(texts), len(texts), len(texts))

@@ -19,12 +19,15 @@ from skillmatch_ray.model.matcher import load_matcher
 from skillmatch_ray.studies.backbone import FewDocuments, alignment, spread
 from skillmatch_ray.studies.cold_start import LEFT_OUT, LeaveOut, left_out_categories
 from skillmatch_ray.studies.contrasts import compare_groups
+from skillmatch_ray.studies.glossary import LinkConcepts
 from skillmatch_ray.studies.label_noise import FlipOutcomes
 from skillmatch_ray.studies.measure import encoder_of, material_of, train_and_rank
 from skillmatch_ray.studies.scale import GrowPool, fit_line, time_scan
 from skillmatch_ray.studies.sections import STUDY as SECTIONS
 from skillmatch_ray.studies.sections import AddSection, extra_text
 from skillmatch_ray.studies.study import Variant
+
+EMPTY = {"skills": (), "description": None}
 
 
 def pairs(material):
@@ -86,6 +89,28 @@ def test_a_new_section_comes_last_and_changes_no_other(section_type, tiny_materi
         assert (before.id, before.language, before.job_category) == (after.id, after.language, after.job_category)
         added += len(now) - len(usual)
     assert added
+
+
+def test_a_whole_glossary_tells_more_than_half_of_it(tiny_material):
+    whole, half = (LinkConcepts(share)(tiny_material, seed=0) for share in (1.0, 0.5))
+    assert half == LinkConcepts(0.5)(tiny_material, seed=0) != LinkConcepts(0.5)(tiny_material, seed=1)
+    told = 0
+    for before, some, more in zip(tiny_material.freelancers, half.freelancers, whole.freelancers, strict=True):
+        assert (before.id, before.concepts) == (some.id, ())
+        told += len(some.concepts) < len(more.concepts)
+    assert told > len(tiny_material.freelancers) / 2
+    assert all(project.concepts for project in whole.history.projects.values())
+
+
+def test_concepts_are_looked_for_after_a_change(tiny_places, tiny_config):
+    """A brief whose skills were taken away names fewer of them: what stood there before must not be told."""
+    config = changed(tiny_config, {"glossary": ["builtin"]})
+    silent = Variant("s", "s", change=lambda material, _: material.with_projects(lambda p: p.model_copy(update=EMPTY)))
+    plain, quiet = (material_of(variant, config, 0, tiny_places) for variant in (Variant("p", "p"), silent))
+    assert all(project.concepts for project in plain.projects)
+    assert sum(len(project.concepts) for project in quiet.projects) < sum(len(p.concepts) for p in plain.projects) / 2
+    assert quiet.freelancers == plain.freelancers
+    assert all(freelancer.concepts for freelancer in quiet.history.freelancers.values())
 
 
 def test_an_unknown_section_type_is_told(tiny_material):

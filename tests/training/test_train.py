@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from skillmatch_ray.backbone.store import TokenStateStore
 from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.errors import ConfigError, DatasetError
 from skillmatch_ray.model.matcher import load_matcher
+from skillmatch_ray.pipeline.token_states import section_texts
+from skillmatch_ray.sample.vocabulary import read_glossary
 from skillmatch_ray.training import train as train_module
 from skillmatch_ray.training.setup import read_history
 
@@ -35,6 +38,27 @@ def test_a_run_writes_a_model_that_loads_and_is_not_repeated(whole, tiny_dataset
     again, _, _ = whole.runs("whole", **whole.settings)
     assert again.reused
     assert again.fingerprint == report.fingerprint
+
+
+def test_a_glossary_is_read_with_the_history_and_kept_with_the_model(run, tiny_backbone, tiny_dataset, tmp_path):
+    """Named as a file in the current directory, which is not that of the workers."""
+    (tmp_path / "names.jsonl").write_text('{"en": ["code"], "xx": ["react"]}\n{"en": ["law"], "xx": ["tax law"]}\n')
+    config = run.config.model_copy(update={"glossary": (os.path.relpath(tmp_path / "names.jsonl"),)})
+    glossary = read_glossary(config.glossary)
+    plain, told = (read_history(Dataset(tiny_dataset), one) for one in (run.config, config))
+    assert told.freelancers == {key: glossary.read(one) for key, one in plain.freelancers.items()} != plain.freelancers
+    texts = dict.fromkeys(section_texts(Dataset(tiny_dataset), config.backbone, glossary))
+    store = TokenStateStore(tmp_path / "states", tiny_backbone.fingerprint, tiny_backbone.dim)
+    store.add(list(texts), tiny_backbone.encode(list(texts)))
+    runs = type(run)(config, run.dataset, store.root, tmp_path)
+    report, model, _ = runs("told", steps=2)
+    matcher = load_matcher(model, "cpu")
+    assert matcher.glossary == glossary
+    assert matcher.fingerprint == report.fingerprint
+    assert runs("told", steps=2)[0].reused
+    assert train_module.training_key(config, Dataset(tiny_dataset)) != train_module.training_key(
+        run.config, Dataset(tiny_dataset)
+    )
 
 
 def test_metrics_go_to_tensorboard_too(whole):
