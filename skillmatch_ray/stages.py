@@ -67,6 +67,14 @@ def adapt_backbone(config: Config, concepts: Sequence[Path], out: Path) -> Adapt
         return adapt(config, known, out, progress=advance)
 
 
+def reading_like(model_dir: Path, config: Config) -> Config:
+    """The configuration with the glossary of a model."""
+    from skillmatch_ray.model.matcher import GLOSSARY_FILE
+
+    file = (model_dir / GLOSSARY_FILE).resolve()
+    return config.model_copy(update={"glossary": (str(file),) if file.is_file() else ()})
+
+
 def link_model(config: Config, model_dir: Path, sources: Sequence[str], out: Path, *, share: float = 1.0) -> Glossary:
     """Write a copy of a model with the glossary of `sources`, or a random share of it; the glossary."""
     from skillmatch_ray.model.linking import link, some
@@ -271,7 +279,6 @@ def conduct_study(
         ReleaseError: if the study looks at a finished model and the workspace has none.
         SkillmatchError: with the message of a run.
     """
-    from skillmatch_ray.model.matcher import GLOSSARY_FILE
     from skillmatch_ray.quickstart import make_sample
     from skillmatch_ray.studies.page import conclusions_of, write_page
     from skillmatch_ray.studies.runner import run_study
@@ -281,8 +288,7 @@ def conduct_study(
     sample = Dataset(workspace.dataset) if (workspace.dataset / SAMPLE_FILE).is_file() else None
     dataset = Dataset(dataset_dir) if dataset_dir else sample or make_sample(config, workspace)
     model = model_of(config).resolve() if study.needs_model else None
-    if model and (model / GLOSSARY_FILE).is_file():
-        config = config.model_copy(update={"glossary": (str(model / GLOSSARY_FILE),)})
+    config = reading_like(model, config) if model else config
     cache_states(config, dataset)
     out = (out or workspace.runs / "studies" / study.name).resolve()
     places = Places(dataset.root.resolve(), workspace.token_states.resolve(), model, out)

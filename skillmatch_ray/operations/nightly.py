@@ -33,6 +33,7 @@ from skillmatch_ray.stages import (
     cache_states,
     encode_vectors,
     evaluate_model,
+    reading_like,
     train_model,
     vectors_of,
 )
@@ -205,7 +206,11 @@ def source_state(workspace: Workspace, vectors_dir: Path) -> str:
 def retrained(
     config: Config, workspace: Workspace, dataset: Dataset, feedback: Path | None, active: Path
 ) -> tuple[Path, dict[str, Any]]:
-    """(model directory to use, what became of the new model): the new one only where it is no worse."""
+    """(model directory to use, what became of the new model): the new one only where it is no worse.
+
+    Where the configuration names no glossary, the new model has that of the active one.
+    """
+    config = config if config.glossary else reading_like(active, config)
     with training_data(workspace, dataset, feedback) as taught:
         model_dir = workspace.models / f"nightly-{training_key(config, taught)[:12]}"
         cache_states(config, taught)

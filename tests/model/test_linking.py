@@ -12,12 +12,14 @@ from typer.testing import CliRunner
 
 from skillmatch_ray.backbone.encoder import Backbone
 from skillmatch_ray.cli import app
-from skillmatch_ray.config import ModelSettings
+from skillmatch_ray.config import Config, ModelSettings
 from skillmatch_ray.documents import Freelancer, Project
 from skillmatch_ray.errors import ConfigError, ModelError
 from skillmatch_ray.glossary import NO_GLOSSARY, Glossary
 from skillmatch_ray.model.linking import Coverage, link, some
 from skillmatch_ray.model.matcher import GLOSSARY_FILE, Matcher, load_matcher
+from skillmatch_ray.sample.vocabulary import read_glossary
+from skillmatch_ray.stages import reading_like
 
 GLOSSARY = Glossary(
     (
@@ -98,6 +100,14 @@ def test_another_glossary_is_another_space_of_the_same_weights(tiny_backbone: Ba
     assert "3 concepts" in (tmp_path / "linked" / "README.md").read_text()
     link(tmp_path / "linked", NO_GLOSSARY, tmp_path / "back")
     assert load_matcher(tmp_path / "back", backbone=tiny_backbone).fingerprint == trained.fingerprint
+
+
+def test_what_is_trained_anew_can_read_like_a_model(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    matcher_of(tiny_backbone).save(tmp_path / "told")
+    matcher_of(tiny_backbone, NO_GLOSSARY).save(tmp_path / "plain")
+    config = reading_like(tmp_path / "told", Config())
+    assert read_glossary(config.glossary) == GLOSSARY
+    assert reading_like(tmp_path / "plain", config).glossary == ()
 
 
 def test_what_stands_there_is_not_replaced(tiny_backbone: Backbone, tmp_path: Path) -> None:
