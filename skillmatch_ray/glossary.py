@@ -71,19 +71,19 @@ class Glossary:
         return document.model_copy(update={"concepts": found}) if found else document
 
     def find(self, text: str, language: str | None = None) -> tuple[str, ...]:
-        """The concepts named in a text, each once, in order of mention, in `COMMON_LANGUAGE`.
+        """The concepts named in a text, each once, in `COMMON_LANGUAGE`, sorted.
 
-        Of names that overlap the longest counts. Names are those of the text's language, and English ones of several
-        words, which stand in texts of all languages (of one word they would mislead: German "Art" is no art); where
-        the language is None or has no names, those of every language.
+        The same concepts are told in the same words, in whatever order and language they are mentioned. Of names that
+        overlap the longest counts. Names are those of the text's language, and English ones of several words, which
+        stand in texts of all languages (of one word they would mislead: German "Art" is no art); where the language is
+        None or has no names, those of every language.
         """
-        names, words, found, at = self._names(language), words_of(text), dict[str, None](), 0
+        names, words, found, at = self._names(language), words_of(text), set[str](), 0
         while at < len(words):
             length, name = names.longest_at(words, at)
-            if name:
-                found[name] = None
+            found.add(name)
             at += length
-        return tuple(found)
+        return tuple(sorted(found - {""}))
 
     def knows(self, name: str, language: str | None = None) -> bool:
         """Whether this is, as a whole, the name of a concept."""

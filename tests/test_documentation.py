@@ -147,6 +147,7 @@ def place(tiny_workspace, tmp_path, monkeypatch):
     shutil.copytree(tiny_workspace.root, tmp_path / "workspace")
     (tmp_path / "data").symlink_to(tmp_path / "workspace" / "dataset")
     (tmp_path / "brief.json").write_text('{"title": "React developer", "skills": ["React"]}')
+    (tmp_path / "names.jsonl").write_text('{"en": ["React"], "fr": ["React"], "de": ["React"]}')
     for name in ("cluster.yaml", "serve_config.yaml", "jobs", "tests"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)

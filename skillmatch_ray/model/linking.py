@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from skillmatch_ray.documents import Document
 from skillmatch_ray.errors import ConfigError, ModelError
@@ -116,13 +118,13 @@ class Coverage:
         """As JSON values."""
         return {**vars(self), "share": round(self.share, 4)}
 
-    def render(self) -> Table:
-        """A row for each language; the commonest unknown names below."""
-        table = Table(title=f"{self.share:.1%} of the listed skills are in the glossary", title_justify="left")
+    def render(self) -> Group:
+        """A row for each language; above the share of all, below the commonest unknown names."""
+        table = Table()
         for column in ("language", "listed", "known"):
             table.add_column(column, justify="left" if column == "language" else "right")
         for language, count in self.listed.items():
             table.add_row(language, f"{count:,}", f"{self.known[language] / count:.1%}")
-        if self.unknown:
-            table.caption = "commonest unknown: " + ", ".join(f"{name} ({count:,})" for name, count in self.unknown)
-        return table
+        names = ", ".join(f"{name} ({count:,})" for name, count in self.unknown)
+        unknown = [Text(f"commonest unknown: {names}")] if names else []
+        return Group(Text(f"{self.share:.1%} of the listed skills are in the glossary"), table, *unknown)
