@@ -139,7 +139,8 @@ class _Names:
 
     def longest_at(self, words: Sequence[str], at: int) -> tuple[int, str]:
         """(words, concept) of the longest name that begins at a place; (1, "") where none does."""
-        for length in range(self._longest.get(words[at].casefold(), 0), 0, -1):
+        longest = min(self._longest.get(words[at].casefold(), 0), len(words) - at)
+        for length in range(longest, 0, -1):
             concept = self._concepts.get(_key(words[at : at + length]))
             if concept:
                 return length, concept
