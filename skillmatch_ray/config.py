@@ -16,6 +16,9 @@ from skillmatch_ray.errors import ConfigError
 
 EMBEDDED_NAME = "embedded:multilingual-e5-small"
 
+BUILTIN = "builtin"
+"""Among the sources of a glossary: the built-in vocabulary and the built-in taxonomy."""
+
 
 class Settings(BaseModel):
     """Base of all settings: frozen, unknown keys refused."""
@@ -365,6 +368,22 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = (), base: d
         return Config.model_validate(values)
     except ValidationError as e:
         raise ConfigError("\n".join(_explain(error) for error in e.errors())) from e
+
+
+def with_whole_paths(config: Config) -> Config:
+    """What the settings name in the current directory, named in full: workers stand in another one."""
+    checkpoint, mined = Path(config.backbone.name), config.training.mined_negatives
+    backbone = {"name": str(checkpoint.resolve())} if checkpoint.is_dir() else {}
+    training = {"mined_negatives": mined.resolve()} if mined else {}
+    return config.model_copy(
+        update={
+            "glossary": tuple(
+                source if source == BUILTIN else str(Path(source).resolve()) for source in config.glossary
+            ),
+            "backbone": config.backbone.model_copy(update=backbone),
+            "training": config.training.model_copy(update=training),
+        }
+    )
 
 
 def changed(config: Config, changes: Mapping[str, Any]) -> Config:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from skillmatch_ray.config import Config, load_config
+from skillmatch_ray.config import Config, load_config, with_whole_paths
 from skillmatch_ray.errors import ConfigError
 
 
@@ -93,3 +93,16 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "latin1.yaml").write_bytes(b"workspace: caf\xe9")
     with pytest.raises(ConfigError, match=r"latin1\.yaml"):
         load_config(tmp_path / "latin1.yaml")
+
+
+def test_what_is_named_in_the_current_directory_is_named_in_full(tmp_path, monkeypatch):
+    (tmp_path / "backbone").mkdir()
+    monkeypatch.chdir(tmp_path)
+    overrides = ["backbone.name=backbone", "training.mined_negatives=n.parquet", "glossary=[builtin, names.jsonl]"]
+    found = with_whole_paths(load_config(overrides=overrides))
+    assert found.backbone.name == str(tmp_path / "backbone")
+    assert found.training.mined_negatives == tmp_path / "n.parquet"
+    assert found.glossary == ("builtin", str(tmp_path / "names.jsonl"))
+    hub = load_config(overrides=["backbone.name=intfloat/multilingual-e5-base"])
+    assert with_whole_paths(hub) == hub
+    assert with_whole_paths(Config()) == Config()

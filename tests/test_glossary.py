@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skillmatch_ray.config import BUILTIN
 from skillmatch_ray.documents import Freelancer, Project
 from skillmatch_ray.errors import ConfigError
 from skillmatch_ray.evaluation.language_gap import translated_pool
 from skillmatch_ray.glossary import NO_GLOSSARY, Glossary, concepts_in
 from skillmatch_ray.sample.taxonomy import LANGUAGES, builtin_taxonomy
-from skillmatch_ray.sample.vocabulary import BUILTIN, builtin_vocabulary, read_glossary
+from skillmatch_ray.sample.vocabulary import builtin_vocabulary, read_glossary
 
 GLOSSARY = Glossary(
     (

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from skillmatch_ray.config import Config, load_config
+from skillmatch_ray.config import Config, load_config, with_whole_paths
 from skillmatch_ray.console import console
 from skillmatch_ray.errors import ConfigError
 from skillmatch_ray.files import locate, write_json
@@ -54,13 +54,16 @@ DatasetOption = Annotated[
 def settings(
     config: Path | None, overrides: list[str] | None, base: dict[str, Any] | None = None, **options: Any
 ) -> Config:
-    """The resolved configuration: `base`, then the file, then options and overrides of the command line."""
+    """The resolved configuration: `base`, then the file, then options and overrides of the command line.
+
+    Paths in it are named in full: a Ray that runs already has workers in another directory.
+    """
     given = [
         f"{key.replace('__', '.')}={json.dumps(str(value) if isinstance(value, Path) else value)}"
         for key, value in options.items()
         if value is not None
     ]
-    resolved = load_config(config, [*given, *(overrides or [])], base)
+    resolved = with_whole_paths(load_config(config, [*given, *(overrides or [])], base))
     if "workspace" in options:
         lasting(resolved.workspace)
     return resolved

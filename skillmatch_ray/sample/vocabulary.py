@@ -7,15 +7,13 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from skillmatch_ray.config import BUILTIN
 from skillmatch_ray.glossary import Glossary, Labels, concepts_in
 from skillmatch_ray.sample.parquet_taxonomy import read_taxonomy
 from skillmatch_ray.sample.taxonomy import Taxonomy, builtin_taxonomy, taxonomy_from_yaml
 
 VOCABULARY_DIRECTORY: Final = Path(__file__).parent / "vocabulary"
 """A file for each domain; a line for each concept, which is in no other file."""
-
-BUILTIN: Final = "builtin"
-"""Among the sources of a glossary: the built-in vocabulary and the built-in taxonomy."""
 
 
 @cache

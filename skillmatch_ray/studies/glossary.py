@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from skillmatch_ray.config import BUILTIN
 from skillmatch_ray.model.linking import some
-from skillmatch_ray.sample.vocabulary import BUILTIN, read_glossary
+from skillmatch_ray.sample.vocabulary import read_glossary
 from skillmatch_ray.studies.material import Material
 from skillmatch_ray.studies.study import Contrast, Study, Variant
 

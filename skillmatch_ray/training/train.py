@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from skillmatch_ray.backbone.encoder import Backbone
-from skillmatch_ray.config import Config
+from skillmatch_ray.config import Config, with_whole_paths
 from skillmatch_ray.dataset import Dataset
 from skillmatch_ray.errors import ModelError
 from skillmatch_ray.files import hash_files, hash_json, locate, write_json
@@ -141,7 +141,7 @@ def _fit(config: Config, dataset: Dataset, store_dir: Path, run_dir: Path, key: 
 
     settings = config.training
     payload = {
-        "config": _with_whole_paths(config, run_dir).model_dump(mode="json"),
+        "config": _for_workers(config, run_dir).model_dump(mode="json"),
         "dataset": str(dataset.root.resolve()),
         "store": str(store_dir.resolve()),
         "metrics": str((run_dir / METRICS_FILE).resolve()),
@@ -170,21 +170,14 @@ def _fit(config: Config, dataset: Dataset, store_dir: Path, run_dir: Path, key: 
     return state
 
 
-def _with_whole_paths(config: Config, run_dir: Path) -> Config:
-    """The files that training reads, named so that workers find them, who stand elsewhere."""
-    mined, checkpoint = config.training.mined_negatives, Path(config.backbone.name)
-    training = {"mined_negatives": existing(mined).resolve()} if mined else {}
-    backbone = {"name": str(checkpoint.resolve())} if checkpoint.is_dir() else {}
-    glossary = run_dir.resolve() / GLOSSARY_FILE
+def _for_workers(config: Config, run_dir: Path) -> Config:
+    """The configuration with files named so that workers find them; the glossary is one beside the run."""
+    if config.training.mined_negatives:
+        existing(config.training.mined_negatives)
+    file = run_dir.resolve() / GLOSSARY_FILE
     if config.glossary:
-        read_glossary(config.glossary).save(glossary)
-    return config.model_copy(
-        update={
-            "glossary": (str(glossary),) if config.glossary else (),
-            "training": config.training.model_copy(update=training),
-            "backbone": config.backbone.model_copy(update=backbone),
-        }
-    )
+        read_glossary(config.glossary).save(file)
+    return with_whole_paths(config).model_copy(update={"glossary": (str(file),) if config.glossary else ()})
 
 
 def train_worker(payload: dict[str, Any]) -> None:
