@@ -108,14 +108,19 @@ class Glossary:
 
     def _collect(self, language: str | None) -> _Names:
         names = _Names()
-        spoken = any(language in labels for labels in self.concepts)
-        for labels in self.concepts:
-            for label in labels.get(str(language), ()) if spoken else (n for own in labels.values() for n in own):
-                names.add(label, told(labels))
-        for labels in self.concepts if spoken else ():
-            for label in labels.get(COMMON_LANGUAGE, ()):
-                names.add(label, told(labels), least=2)
+        known = language if any(language in labels for labels in self.concepts) else None
+        for label, concept in self._labels(known):
+            names.add(label, concept)
+        for label, concept in self._labels(COMMON_LANGUAGE) if known else ():
+            names.add(label, concept, least=2)
         return names
+
+    def _labels(self, language: str | None) -> Iterator[tuple[str, str]]:
+        """(name, concept) of all names in a language, of every language where it is None."""
+        for labels in self.concepts:
+            for spoken, own in labels.items():
+                if language in (None, spoken):
+                    yield from ((label, told(labels)) for label in own)
 
 
 NO_GLOSSARY: Final = Glossary()

@@ -11,15 +11,16 @@ import typer
 from skillmatch_ray.cli.options import (
     ConfigOption,
     DatasetOption,
+    ModelOption,
     ReportOption,
     SetOption,
     WorkspaceOption,
     finish,
     lasting,
+    model_given,
     settings,
 )
 from skillmatch_ray.console import console, progress_bar
-from skillmatch_ray.errors import ConfigError
 from skillmatch_ray.files import locate
 
 app = typer.Typer()
@@ -82,7 +83,7 @@ def train(
 )
 def link(
     *,
-    model: Annotated[Path | None, typer.Option("--model", "-m", help="Model directory.")] = None,
+    model: ModelOption = None,
     workspace: Annotated[Path | None, typer.Option("--workspace", "-w", help="Take its active release.")] = None,
     glossary: Annotated[
         list[str],
@@ -102,12 +103,10 @@ def link(
     """Give a trained model another glossary, without training; then `reindex --model` it."""
     from skillmatch_ray.dataset import Dataset
     from skillmatch_ray.model.linking import Coverage
-    from skillmatch_ray.stages import link_model, model_of
+    from skillmatch_ray.stages import link_model
 
-    if (model is None) == (workspace is None):
-        raise ConfigError("give either --model DIR or --workspace DIR (its active release)")
     resolved = settings(config, overrides, workspace=workspace)
-    found = link_model(resolved, model or model_of(resolved), glossary, out, share=share)
+    found = link_model(resolved, model_given(model, workspace, resolved), glossary, out, share=share)
     names = ", ".join(f"{language} {count:,}" for language, count in found.languages().items())
     console().print(f"wrote {out}: {len(found.concepts):,} concepts, names: {names}", soft_wrap=True)
     done: dict[str, Any] = {"model": out, "concepts": len(found.concepts), "names": found.languages()}
@@ -192,7 +191,7 @@ def encode(
 def evaluate(
     *,
     dataset: DatasetOption,
-    model: Annotated[Path | None, typer.Option("--model", "-m", help="Model directory.")] = None,
+    model: ModelOption = None,
     workspace: Annotated[Path | None, typer.Option("--workspace", "-w", help="Evaluate its active release.")] = None,
     peer: Annotated[
         list[str] | None,
@@ -205,13 +204,11 @@ def evaluate(
 ) -> None:
     """Measure a model beside five untrained floors and its peers, on a dataset with judgements or interactions."""
     from skillmatch_ray.dataset import Dataset
-    from skillmatch_ray.stages import evaluate_model, model_of, write_evaluation_page
+    from skillmatch_ray.stages import evaluate_model, write_evaluation_page
 
-    if (model is None) == (workspace is None):
-        raise ConfigError("give either --model DIR or --workspace DIR (its active release)")
     # Only a workspace that was named matters here: nothing is written into it.
     resolved = settings(config, overrides, workspace=workspace) if workspace else settings(config, overrides)
-    directory = model or model_of(resolved)
+    directory = model_given(model, workspace, resolved)
     found = evaluate_model(resolved, Dataset(dataset), directory, peer or ())
     console().print(found.render())
     if html:
@@ -226,18 +223,17 @@ def evaluate(
 )
 def check_model(
     *,
-    model: Annotated[Path | None, typer.Option("--model", "-m", help="Model directory.")] = None,
+    model: ModelOption = None,
     workspace: Annotated[Path | None, typer.Option("--workspace", "-w", help="Check its active release.")] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     report: ReportOption = None,
 ) -> None:
     """Behavioural tests: language, order, gender, names, negation, stuffing, queries. Exit code 1 if one fails."""
-    from skillmatch_ray.stages import check_behaviour, model_of
+    from skillmatch_ray.stages import check_behaviour
 
-    if (model is None) == (workspace is None):
-        raise ConfigError("give either --model DIR or --workspace DIR (its active release)")
-    found = check_behaviour(model or model_of(settings(config, overrides, workspace=workspace)))
+    resolved = settings(config, overrides, workspace=workspace)
+    found = check_behaviour(model_given(model, workspace, resolved))
     console().print(found.render())
     for finding in found.findings:
         for failure in finding.failures if not finding.passed else ():
@@ -253,7 +249,7 @@ def check_model(
 )
 def align(
     *,
-    model: Annotated[Path | None, typer.Option("--model", "-m", help="Model directory.")] = None,
+    model: ModelOption = None,
     workspace: Annotated[Path | None, typer.Option("--workspace", "-w", help="Take its active release.")] = None,
     documents: Annotated[int, typer.Option(min=2, help="Freelancers, each written in five languages.")] = 100,
     projects: Annotated[int, typer.Option(min=1, help="Projects, each asked in all five pools.")] = 100,
@@ -265,12 +261,9 @@ def align(
 ) -> None:
     """Rank of the same document translated, and MAP in the same pool of another language, before and after training."""
     from skillmatch_ray.evaluation import alignment
-    from skillmatch_ray.stages import model_of
 
-    if (model is None) == (workspace is None):
-        raise ConfigError("give either --model DIR or --workspace DIR (its active release)")
     resolved = settings(config, overrides, workspace=workspace)
-    directory = model or model_of(resolved)
+    directory = model_given(model, workspace, resolved)
     with progress_bar("aligning") as advance:
         found = alignment.align(directory, documents, projects, seed, taxonomy=taxonomy, progress=advance)
     console().print(found.render())

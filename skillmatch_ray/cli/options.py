@@ -43,6 +43,7 @@ UrlOption = Annotated[
     str | None,
     typer.Option("--url", help="Go through a running `skillmatch serve` at this address; key in $SKILLMATCH_API_KEY."),
 ]
+ModelOption = Annotated[Path | None, typer.Option("--model", "-m", help="Model directory.")]
 DatasetOption = Annotated[
     Path,
     typer.Option(
@@ -67,6 +68,20 @@ def settings(
     if "workspace" in options:
         lasting(resolved.workspace)
     return resolved
+
+
+def model_given(model: Path | None, workspace: Path | None, resolved: Config) -> Path:
+    """The model directory that a verb was given, or that of the active release of the workspace that it was given.
+
+    Raises:
+        ConfigError: if it was given both or none of them.
+        ReleaseError: if the workspace has no active release.
+    """
+    from skillmatch_ray.stages import model_of
+
+    if (model is None) == (workspace is None):
+        raise ConfigError("give either --model DIR or --workspace DIR (its active release)")
+    return model or model_of(resolved)
 
 
 def finish(report: Path | None, value: Any) -> None:

@@ -138,7 +138,7 @@ def material_of(variant: Variant, config: Config, seed: int, places: Places) -> 
 def _reading(config: Config) -> str:
     """The settings that decide what is read, as JSON."""
     read = config.training.model_dump(mode="json", include={"validation_share", "mined_negatives"})
-    return json.dumps({"training": read, "glossary": config.glossary})
+    return json.dumps({"training": read})
 
 
 @lru_cache(maxsize=2)
